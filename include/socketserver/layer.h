@@ -1,0 +1,402 @@
+/*
+ * To extend servers: layers, which are mixins and transports, the operations
+ * that they override, and the channels below a request's stream.
+ *
+ * A server is a list of layers in Python's method resolution order: the
+ * leftmost mixin first, one transport last, and under it `base`, which the
+ * library appends and whose table is complete.  A layer's table is partial:
+ * NULL inherits.
+ *
+ *	ss_self(server)->op(server, ...)          Python's self.op(...)
+ *	ss_super(server, &my_layer)->op(...)      Python's super().op(...)
+ *
+ * Call through ss_self what another layer may have overridden, through
+ * ss_super what you extend yourself.
+ */
+#ifndef SOCKETSERVER_LAYER_H
+#define SOCKETSERVER_LAYER_H
+
+#include <socketserver/server.h>
+
+SS_BEGIN_DECLS
+
+/* ---- sources: what can be waited for --------------------------------------*/
+
+enum ss_source_flags {
+	SS_SOURCE_BLOCKS = 1 << 0,  /* reads may block in the kernel */
+	SS_SOURCE_ADOPTED = 1 << 1, /* others share it: leave its flags alone */
+	SS_SOURCE_DRY = 1 << 2,	    /* nothing more was there: wait first */
+	SS_SOURCE_URGENT = 1 << 3,  /* reads may stop short: try again first */
+	SS_SOURCE_NONBLOCK = 1 << 5, /* O_NONBLOCK is set, by us */
+	SS_SOURCE_DGRAM = 1 << 4,    /* the listener's own descriptor, shared */
+};
+
+/*
+ * A descriptor and what is known of its readiness.  Zeroed but for fd; the
+ * model that waits for it owns `ready`, `reader` and `writer`.
+ */
+struct ss_source {
+	int fd;		/* -1: none (memory) */
+	int timeout_ms; /* SO_RCVTIMEO in force; 0: none */
+	unsigned flags;
+	unsigned ready;
+	void *reader;
+	void *writer;
+};
+
+/* What "would block" means: wait for these events here, or until then. */
+struct ss_block {
+	struct ss_source *source; /* NULL: only `until` */
+	short events;		  /* POLLIN, POLLOUT */
+	int64_t until;		  /* a delay; SS_NONE: none */
+};
+
+/* ---- channels: the bytes below the stream ---------------------------------*/
+
+/*
+ * One element of the stack below a stream, the socket at the bottom.  None of
+ * them waits: where a call would, it fills in *block and answers -EAGAIN.
+ * -EINTR is answered as such.  NULL hands on to `next`.  All run where the
+ * request runs.
+ */
+struct ss_channel_ops {
+	/* > 0 bytes; 0 end of file; -errno. */
+	ssize_t (*read)(struct ss_channel *channel, void *buf, size_t n,
+			struct ss_block *block);
+	/* >= 0 bytes taken, perhaps fewer than asked; -errno.  For datagrams
+	 * one call is one datagram, taken whole. */
+	ssize_t (*writev)(struct ss_channel *channel, const struct iovec *iov,
+			  int count, struct ss_block *block);
+	/* Bytes that a read gives without the descriptor. */
+	size_t (*pending)(struct ss_channel *channel);
+	/* Where sendfile(2) may go past this channel; NULL: it must copy. */
+	struct ss_source *(*raw)(struct ss_channel *channel);
+	/* shutdown(2); -EAGAIN as above. */
+	int (*shutdown)(struct ss_channel *channel, int how,
+			struct ss_block *block);
+	/* A datagram to another address; -ENOTSUP for streams. */
+	ssize_t (*send_to)(struct ss_channel *channel, const void *buf,
+			   size_t n, const struct ss_address *to,
+			   struct ss_block *block);
+	/* Releases what it holds; `next` is closed after it, by the library. */
+	void (*close)(struct ss_channel *channel);
+};
+
+/* Embedded in the channel's own struct; filled in by ss_channel_push. */
+struct ss_channel {
+	const struct ss_channel_ops *ops;
+	struct ss_channel *next;
+	struct ss_request *req;
+};
+
+/*
+ * Puts a channel on top of the request's; from finish_request, before super.
+ * The memory is the caller's until `close`.
+ */
+SS_API void ss_channel_push(struct ss_request *req, struct ss_channel *channel,
+			    const struct ss_channel_ops *ops);
+
+/* The next channel down that has the operation does it. */
+SS_API ssize_t ss_channel_read(struct ss_channel *channel, void *buf, size_t n,
+			       struct ss_block *block);
+SS_API ssize_t ss_channel_writev(struct ss_channel *channel,
+				 const struct iovec *iov, int count,
+				 struct ss_block *block);
+
+/* ---- operations -----------------------------------------------------------*/
+
+/* An error on its way to handle_error. */
+struct ss_error {
+	int code; /* -errno */
+	enum ss_phase phase;
+	const char *text; /* never NULL; good during the call */
+};
+
+struct ss_ops {
+	/*
+	 * The server: by the thread that calls the public function of the same
+	 * name.  -errno; the reason by ss_refuse.
+	 */
+
+	/* Opens and binds the listeners: ss_listener_add for each. */
+	int (*server_bind)(struct ss_server *server);
+	/* Makes them listen; nothing to do for datagrams. */
+	int (*server_activate)(struct ss_server *server);
+	/* Turns until ss_shutdown; 0. */
+	int (*serve_forever)(struct ss_server *server);
+	/* Once a turn, on the serving thread, after its requests. */
+	void (*service_actions)(struct ss_server *server);
+	/* ss_handle_request saw no request in time. */
+	void (*handle_timeout)(struct ss_server *server);
+	/* The graceful stop; how many requests were abandoned.  A mixin asks
+	 * super first, and then gives back its own. */
+	int (*server_close)(struct ss_server *server);
+	/* Closes one listener, during server_close or a failed bind. */
+	void (*listener_close)(struct ss_server *server,
+			       struct ss_listener *listener);
+
+	/*
+	 * A request, from its beginning to its end.
+	 */
+
+	/*
+	 * Serving thread.  Takes one request from the listener, by
+	 * ss_request_accept or ss_request_new, without waiting.  -EAGAIN: there
+	 * is none.  Other errors are judged by the library: those of the
+	 * connection alone are counted and the next is taken, those of
+	 * resources stop the listeners for a while.
+	 */
+	int (*get_request)(struct ss_server *server,
+			   struct ss_listener *listener,
+			   struct ss_request **req);
+	/*
+	 * Any thread, several at once; in the child where a layer asks it
+	 * there.  > 0: serve it; 0: turn it away; < 0: the same, and logged.
+	 */
+	int (*verify_request)(struct ss_server *server, struct ss_request *req);
+	/*
+	 * Serving thread.  0: has taken the request, and sees to it that
+	 * ss_request_run (or its halves) is called once.  < 0: has not, and
+	 * the library reports and ends it.  Base runs it here and now.
+	 */
+	int (*process_request)(struct ss_server *server,
+			       struct ss_request *req);
+	/*
+	 * Where the handler will run.  setup, handle, finish; returns their
+	 * error.  May choose another handler (ss_request_set_handler) and push
+	 * channels first.
+	 */
+	int (*finish_request)(struct ss_server *server, struct ss_request *req);
+	/* Where it ran: says the end to the peer, then ss_self close_request.
+	 */
+	void (*shutdown_request)(struct ss_server *server,
+				 struct ss_request *req);
+	/* Closes the descriptor in this process; for datagrams nothing. */
+	void (*close_request)(struct ss_server *server, struct ss_request *req);
+	/*
+	 * Where the error arose; `req` is NULL for SS_PHASE_ACCEPT.  Logs.  A
+	 * client that went away is a debug line.
+	 */
+	void (*handle_error)(struct ss_server *server, struct ss_request *req,
+			     const struct ss_error *error);
+	/*
+	 * Exactly once for each request that get_request returned or that
+	 * ss_serve_fd was given (count in verify_request to see both), in the
+	 * process that accepted it, on the thread of whoever served it
+	 * (forking: where the child was reaped).  status: 0, or the -errno
+	 * that ended it; -ECHILD: its process failed or was killed.  The
+	 * request is freed after it.
+	 */
+	void (*end_request)(struct ss_server *server, struct ss_request *req,
+			    int status);
+	/*
+	 * Any thread, under the server's lock: no call back.  Makes a request
+	 * that runs elsewhere return: `force` false is end of file for its
+	 * reads, true the failure of everything.  0 or -errno.
+	 */
+	int (*cancel_request)(struct ss_server *server, struct ss_request *req,
+			      bool force);
+	/* Any thread, under the server's lock: ss_wake.  0 or -errno. */
+	int (*wake_request)(struct ss_server *server, struct ss_request *req);
+
+	/*
+	 * Blocking: where the request runs.
+	 */
+
+	/*
+	 * Waits for POLLIN or POLLOUT of the source until the deadline
+	 * (SS_NONE: for ever).  0: try again, perhaps in vain; -ETIMEDOUT;
+	 * -ESHUTDOWN: reads are to see end of file now; -ECANCELED.
+	 */
+	int (*wait)(struct ss_server *server, struct ss_request *req,
+		    struct ss_source *source, short events, int64_t deadline);
+	/* ss_wait_any, after the streams' own buffers were asked. */
+	int (*wait_any)(struct ss_server *server, struct ss_request *req,
+			struct ss_wait *waits, int count, int64_t deadline);
+	/* The source is about to be closed: drop what is known of it. */
+	void (*forget)(struct ss_server *server, struct ss_source *source);
+	/* The only clock: monotonic ms.  Any thread. */
+	int64_t (*now)(struct ss_server *server);
+};
+
+/* ---- layers ---------------------------------------------------------------*/
+
+enum ss_layer_flags {
+	SS_LAYER_TRANSPORT = 1 << 0,  /* is the one that stands last */
+	SS_LAYER_DISPATCHES = 1 << 1, /* its process_request ends the chain */
+	SS_LAYER_THREADS = 1 << 2, /* a thread per request: reads may block */
+	SS_LAYER_PARKS = 1 << 3,   /* many a thread: descriptors do not block */
+	SS_LAYER_FORKS = 1 << 4,   /* serves in children */
+
+	SS_LAYER_STREAM = 1 << 8, /* a transport's: what it is */
+	SS_LAYER_UNIX = 1 << 9,
+	SS_LAYER_SOCKET = 1 << 10,
+
+	SS_NEEDS_STREAM = 1 << 16, /* a mixin's: what its transport must be */
+	SS_NEEDS_UNIX = 1 << 17,
+	SS_NEEDS_SOCKET = 1 << 18,
+};
+
+/*
+ * A layer.  Constant; its address is its identity, so that it stands in one
+ * server only once.  Members left out are zero.
+ */
+struct ss_layer {
+	const char *name;
+	unsigned flags;
+	size_t server_size;  /* bytes of zeroed state: ss_layer_state */
+	size_t request_size; /* the same per request: ss_request_layer_state */
+
+	/*
+	 * Called for every layer by itself, not through super.  init: from
+	 * base upwards, in ss_server_new; `options` are those of its ss_use.
+	 * < 0 refuses the server (ss_refuse).  fini: the other way round, after
+	 * server_close, for those whose init succeeded.
+	 */
+	int (*init)(struct ss_server *server, const void *options);
+	void (*fini)(struct ss_server *server);
+	/* In every child that the library forks, of whichever server of the
+	 * process it is, before it serves. */
+	void (*after_fork)(struct ss_server *server);
+
+	size_t struct_size; /* sizeof(struct ss_layer); 0 = that of 0.1 */
+	struct ss_ops ops;
+};
+
+/* The whole table, from the top; and from the level below mine. */
+SS_API const struct ss_ops *ss_self(const struct ss_server *server);
+SS_API const struct ss_ops *ss_super(const struct ss_server *server,
+				     const struct ss_layer *mine);
+
+/* A layer's private state; NULL if its size is 0. */
+SS_API void *ss_layer_state(const struct ss_server *server,
+			    const struct ss_layer *mine);
+SS_API void *ss_request_layer_state(const struct ss_request *req,
+				    const struct ss_layer *mine);
+
+/* The flags of all layers of the server, or-ed; its transport. */
+SS_API unsigned ss_server_flags(const struct ss_server *server);
+SS_API const struct ss_layer *
+ss_server_transport(const struct ss_server *server);
+
+/* Records why an operation of the server fails, and returns `code`. */
+SS_API int ss_refuse(struct ss_server *server, int code, const char *fmt, ...)
+	SS_PRINTF(3, 4);
+
+/* A line for the log; id 0: the server's own.  Any thread. */
+SS_API void ss_log(struct ss_server *server, int level, uint64_t id,
+		   const char *fmt, ...) SS_PRINTF(4, 5);
+
+/* How many requests a turn takes at most; 1 unless set, from init. */
+SS_API void ss_set_accept_batch(struct ss_server *server, int batch);
+
+/* The time-outs as the configuration and its handler have them. */
+SS_API struct ss_timeouts ss_server_timeouts(const struct ss_server *server);
+
+/* ---- for transports -------------------------------------------------------*/
+
+/* The addresses of the configuration, NULL-terminated. */
+SS_API const char *const *ss_server_addresses(const struct ss_server *server);
+
+enum ss_listener_flags {
+	SS_LISTENER_DGRAM = 1 << 0,   /* it is read, not accepted from */
+	SS_LISTENER_ADOPTED = 1 << 1, /* others may share it */
+};
+
+/*
+ * A listener of this server, in server_bind.  It owns fd (-1: none, see
+ * ss_listener_ready) from then on, on failure too.  -ENOMEM.
+ */
+SS_API int ss_listener_add(struct ss_server *server, int fd,
+			   enum ss_scheme scheme,
+			   const struct ss_address *address, unsigned flags,
+			   size_t data_size, struct ss_listener **listener);
+SS_API struct ss_listener *ss_server_listener(const struct ss_server *server,
+					      int index);
+SS_API int ss_listener_fd(const struct ss_listener *listener);
+SS_API unsigned ss_listener_flags(const struct ss_listener *listener);
+SS_API const struct ss_address *
+ss_listener_address(const struct ss_listener *listener);
+/* data_size zeroed bytes for the transport. */
+SS_API void *ss_listener_data(const struct ss_listener *listener);
+/* Its SO_RCVTIMEO, which what it accepts inherits; ms. */
+SS_API void ss_listener_set_timeout(struct ss_listener *listener, int ms);
+/* Without a descriptor: requests are there.  Any thread. */
+SS_API void ss_listener_ready(struct ss_server *server,
+			      struct ss_listener *listener);
+
+/*
+ * A request, for get_request.  The first form has a socket channel over the
+ * connected `fd`, which it owns from then on, also on failure; `flags` are
+ * ss_source_flags.  The second has `channel_size` zeroed bytes for the
+ * transport's own channel, which it pushes (ss_request_space).  -ENOMEM.
+ */
+SS_API int ss_request_accept(struct ss_server *server,
+			     struct ss_listener *listener, int fd,
+			     unsigned flags, const struct ss_address *peer,
+			     struct ss_request **req);
+SS_API int ss_request_new(struct ss_server *server,
+			  struct ss_listener *listener, size_t channel_size,
+			  struct ss_request **req);
+SS_API void *ss_request_space(struct ss_request *req);
+/* Closes and frees a request that get_request will not return after all. */
+SS_API void ss_request_drop(struct ss_request *req);
+/* Addresses are copied; -ENOMEM. */
+SS_API int ss_request_set_peer(struct ss_request *req,
+			       const struct ss_address *peer);
+SS_API int ss_request_set_local(struct ss_request *req,
+				const struct ss_address *local);
+/* It is a datagram: n bytes, copied, at their true size. */
+SS_API int ss_request_set_packet(struct ss_request *req, const void *data,
+				 size_t n, bool truncated);
+/* The source that ss_request_fd and cancel_request use. */
+SS_API void ss_request_set_source(struct ss_request *req,
+				  struct ss_source *source);
+SS_API struct ss_source *ss_request_source(const struct ss_request *req);
+SS_API struct ss_listener *ss_request_listener(const struct ss_request *req);
+/* Until when the stream call in progress may last; SS_NONE. */
+SS_API int64_t ss_request_deadline(const struct ss_request *req);
+/* Closes a source's descriptor, in exclusion of cancel_request. */
+SS_API void ss_source_close(struct ss_server *server, struct ss_source *source);
+
+/* ---- for models -----------------------------------------------------------*/
+
+/*
+ * Serves a request to its end: ss_request_finish and ss_request_end.  After
+ * it the request is gone.
+ */
+SS_API void ss_request_run(struct ss_request *req);
+/* finish_request, handle_error, shutdown_request; the -errno of the first. */
+SS_API int ss_request_finish(struct ss_request *req);
+/* end_request, then frees; the accepting process. */
+SS_API void ss_request_end(struct ss_request *req, int status);
+/* Another handler for this request; from finish_request, before super. */
+SS_API int ss_request_set_handler(struct ss_request *req,
+				  const struct ss_handler *handler);
+/* The process that serves it, for ss_each. */
+SS_API void ss_request_set_pid(struct ss_request *req, pid_t pid);
+
+/* A descriptor that the serving loop watches; the caller's memory. */
+struct ss_watch {
+	int fd;
+	short events; /* POLLIN, POLLOUT */
+	/* Serving thread; may remove and free the watch. */
+	void (*ready)(struct ss_server *server, struct ss_watch *watch);
+};
+SS_API int ss_watch_add(struct ss_server *server, struct ss_watch *watch);
+SS_API void ss_watch_remove(struct ss_server *server, struct ss_watch *watch);
+
+/* The next turn begins no later than this; then it is forgotten. */
+SS_API void ss_turn_at(struct ss_server *server, int64_t deadline);
+/* Ends the serving loop's wait: a turn begins.  Any thread. */
+SS_API void ss_turn_now(struct ss_server *server);
+
+/*
+ * fork(2) for a model: in the child every listener and every other connection
+ * is closed, of all servers of the process, except the request's own; SIGPIPE
+ * is blocked; every layer's after_fork has run.  Returns as fork, or -errno.
+ */
+SS_API pid_t ss_fork(struct ss_request *keep);
+
+SS_END_DECLS
+#endif

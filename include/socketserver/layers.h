@@ -1,0 +1,149 @@
+/*
+ * The layers that come with the library: transports and mixins, each with its
+ * options, which may be left out.
+ */
+#ifndef SOCKETSERVER_LAYERS_H
+#define SOCKETSERVER_LAYERS_H
+
+#include <socketserver/layer.h>
+
+SS_BEGIN_DECLS
+
+/* ---- transports -----------------------------------------------------------*/
+
+SS_API extern const struct ss_layer ss_tcp_server;
+SS_API extern const struct ss_layer ss_udp_server;
+SS_API extern const struct ss_layer ss_unix_stream_server;
+SS_API extern const struct ss_layer ss_unix_datagram_server;
+
+/* transport_options of these four. */
+struct ss_socket_options {
+	int request_queue_size; /* listen(2) backlog; 0: SOMAXCONN */
+	int max_packet_size;	/* datagrams, bytes; 0: 65535 */
+	bool no_reuse_address;	/* TCP sets SO_REUSEADDR unless told not to */
+	bool reuse_port;	/* SO_REUSEPORT; -EINVAL on Unix sockets */
+	bool ipv6_only;		/* "[::]:80" and ":80" take no IPv4 */
+	bool set_mode, set_uid, set_gid; /* Unix paths: use the next three */
+	mode_t mode;
+	uid_t uid;
+	gid_t gid;
+	/*
+	 * Called before bind(2) for each listener, to set socket options.
+	 * < 0 refuses the server.
+	 */
+	int (*prepare)(void *arg, int fd, const struct ss_address *address);
+	void *prepare_arg;
+};
+
+/* The transport that speaks an address's scheme; NULL, and why. */
+SS_API const struct ss_layer *ss_transport_for(const char *address,
+					       struct ss_diag *why);
+
+/*
+ * Memory: a server and its clients in one process, without socket or thread,
+ * under sync without a clock: time stands still, and jumps to the deadline
+ * that a handler waits for.  There a handler that wants more than its client
+ * sent sees end of file.  Under threading it waits.  No address is needed.
+ */
+SS_API extern const struct ss_layer ss_memory_server;
+SS_API extern const struct ss_layer ss_memory_datagram_server;
+
+struct ss_memory_client;
+
+/* A client that has connected.  Any thread.  -ENOMEM; -EBADF: closed. */
+SS_API int ss_memory_connect(struct ss_server *server,
+			     struct ss_memory_client **client);
+/* Streams: more input.  Datagrams: one packet, a request of its own. */
+SS_API ssize_t ss_memory_send(struct ss_memory_client *client, const void *data,
+			      size_t n);
+/* No more input will come. */
+SS_API void ss_memory_shutdown(struct ss_memory_client *client);
+/*
+ * What the server wrote; for datagrams one packet, its end cut off at n.
+ * Serves the server first where nobody else does (sync).  0: end of file.
+ * -EAGAIN: nothing yet; under threading it waits up to a second for it.
+ */
+SS_API ssize_t ss_memory_recv(struct ss_memory_client *client, void *buf,
+			      size_t n);
+/* Closes and frees; before ss_server_free. */
+SS_API void ss_memory_close(struct ss_memory_client *client);
+
+/*
+ * A handler's test in one call: a client sends `in` and end of file, and all
+ * that the handler answers is in `out`.  Returns how many bytes that is, of
+ * which at most `room` are stored, or what the handler failed with.
+ */
+SS_API ssize_t ss_memory_exchange(const struct ss_handler *handler,
+				  const void *in, size_t n, void *out,
+				  size_t room);
+/* The same for one datagram and its reply; -EAGAIN: none was sent. */
+SS_API ssize_t ss_memory_exchange_packet(const struct ss_handler *handler,
+					 const void *in, size_t n, void *out,
+					 size_t room);
+
+/* ---- models ---------------------------------------------------------------*/
+
+/* A thread per request. */
+SS_API extern const struct ss_layer ss_threading_mixin;
+struct ss_threading_options {
+	size_t stack_size; /* bytes; 0: the system's default */
+	int max_idle;	   /* threads kept for the next requests; 0: 64,
+			      SS_NONE: none */
+	int idle_ms;	   /* for how long; 0: 1 s */
+};
+
+/* A process per request. */
+SS_API extern const struct ss_layer ss_forking_mixin;
+
+/* ---- a look inside --------------------------------------------------------*/
+
+/*
+ * Tells every operation by name, as it begins, to a function, by default to
+ * the log (level debug).  Stands anywhere in the list, and tells what reaches
+ * that place.
+ */
+SS_API extern const struct ss_layer ss_trace_mixin;
+enum ss_trace_kind {
+	SS_TRACE_SERVER = 1 << 0,  /* server_bind ... server_close */
+	SS_TRACE_REQUEST = 1 << 1, /* get_request ... end_request, and the
+				      handler's setup, handle, finish */
+	SS_TRACE_WAITS = 1 << 2,   /* wait, wait_any, forget, now */
+};
+struct ss_trace_options {
+	unsigned kinds; /* 0: SS_TRACE_SERVER | SS_TRACE_REQUEST */
+	/* Where the operation runs: any thread, children too. */
+	void (*tell)(void *arg, struct ss_server *server, uint64_t id,
+		     const char *operation);
+	void *arg;
+};
+/* For ss_config.mixins. */
+#define SS_TRACE                                                               \
+	{                                                                      \
+		&ss_trace_mixin, NULL                                          \
+	}
+
+/* ---- Python's predefined servers, as members of an ss_config --------------*/
+
+#define SS_THREADING_TCP_SERVER                                                \
+	.transport = &ss_tcp_server, .mixins = { { &ss_threading_mixin, NULL } }
+#define SS_THREADING_UDP_SERVER                                                \
+	.transport = &ss_udp_server, .mixins = { { &ss_threading_mixin, NULL } }
+#define SS_THREADING_UNIX_STREAM_SERVER                                        \
+	.transport = &ss_unix_stream_server,                                   \
+	.mixins = { { &ss_threading_mixin, NULL } }
+#define SS_THREADING_UNIX_DATAGRAM_SERVER                                      \
+	.transport = &ss_unix_datagram_server,                                 \
+	.mixins = { { &ss_threading_mixin, NULL } }
+#define SS_FORKING_TCP_SERVER                                                  \
+	.transport = &ss_tcp_server, .mixins = { { &ss_forking_mixin, NULL } }
+#define SS_FORKING_UDP_SERVER                                                  \
+	.transport = &ss_udp_server, .mixins = { { &ss_forking_mixin, NULL } }
+#define SS_FORKING_UNIX_STREAM_SERVER                                          \
+	.transport = &ss_unix_stream_server,                                   \
+	.mixins = { { &ss_forking_mixin, NULL } }
+#define SS_FORKING_UNIX_DATAGRAM_SERVER                                        \
+	.transport = &ss_unix_datagram_server,                                 \
+	.mixins = { { &ss_forking_mixin, NULL } }
+
+SS_END_DECLS
+#endif

@@ -1,0 +1,17 @@
+/*
+ * libsocketserver: Python's socketserver, in C.  Everything in one header:
+ *
+ *	server.h	run servers
+ *	handler.h	write handlers
+ *	layer.h		extend servers
+ *	layers.h	the layers that we ship
+ */
+#ifndef SOCKETSERVER_SOCKETSERVER_H
+#define SOCKETSERVER_SOCKETSERVER_H
+
+#include <socketserver/handler.h>
+#include <socketserver/layer.h>
+#include <socketserver/layers.h>
+#include <socketserver/server.h>
+
+#endif
