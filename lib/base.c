@@ -1,0 +1,202 @@
+/*
+ * The base layer: the whole table, as Python's BaseServer has it.  Requests
+ * are served here and now, one after the other, and wait by poll(2).
+ */
+#include "internal.h"
+
+/* ---- the server -----------------------------------------------------------*/
+
+/* Transports bind and listen; a server without one cannot be made. */
+static int base_nothing(struct ss_server *server)
+{
+	(void)server;
+	return 0;
+}
+
+static int base_serve_forever(struct ss_server *server)
+{
+	int r;
+	do
+		r = ss_server_turn(server, SS_NONE);
+	while (r >= 0);
+	return r == -ECANCELED ? 0 : r;
+}
+
+static void base_no_action(struct ss_server *server)
+{
+	(void)server;
+}
+
+static void base_listener_close(struct ss_server *server,
+				struct ss_listener *listener)
+{
+	(void)server;
+	if (listener->watch.fd >= 0)
+		sys_close(listener->watch.fd);
+	listener->watch.fd = -1;
+}
+
+/* ---- a request ------------------------------------------------------------*/
+
+static int base_get_request(struct ss_server *server,
+			    struct ss_listener *listener,
+			    struct ss_request **req)
+{
+	(void)server, (void)listener, (void)req;
+	return -EAGAIN;
+}
+
+static int base_verify_request(struct ss_server *server, struct ss_request *req)
+{
+	(void)server, (void)req;
+	return 1;
+}
+
+static int base_process_request(struct ss_server *server,
+				struct ss_request *req)
+{
+	(void)server;
+	ss_request_run(req);
+	return 0;
+}
+
+/*
+ * Between messages.  A server that is being closed has looked for idle
+ * requests already, so this one looks after itself.
+ */
+static void become_idle(struct ss_server *server, struct ss_request *req)
+{
+	req->midway = false;
+	if (stream_buffered(req) || channels_pending(req))
+		return;
+	atomic_store(&req->idle, true);
+	if (atomic_load(&server->page->phase) < STOP_CLOSING)
+		return;
+	pthread_mutex_lock(&server->lock);
+	self(server)->cancel_request(server, req, false);
+	pthread_mutex_unlock(&server->lock);
+}
+
+static int handle(struct ss_server *server, struct ss_request *req)
+{
+	for (;;) {
+		int r = req->handler->handle(req);
+		if (r > 0 && r != SS_AGAIN)
+			return ss_fail(req, -EINVAL,
+				       "handle returned %d, which is neither "
+				       "an error nor SS_AGAIN",
+				       r);
+		if (r != SS_AGAIN || req->dgram || req->eof_told)
+			return r == SS_AGAIN ? 0 : r;
+		become_idle(server, req);
+	}
+}
+
+static int base_finish_request(struct ss_server *server, struct ss_request *req)
+{
+	const struct ss_handler *handler = req->handler;
+	req->phase = SS_PHASE_SETUP;
+	if (handler->size && !(req->state = sys_calloc(1, handler->size)))
+		return -ENOMEM;
+	int r = handler->setup ? handler->setup(req) : 0;
+	if (r < 0) {
+		file_close(req);
+		return r;
+	}
+	req->phase = SS_PHASE_HANDLE;
+	r = handle(server, req);
+	req->phase = SS_PHASE_FINISH;
+	int finished = handler->finish ? handler->finish(req) : 0;
+	file_close(req);
+	write_finish(req);
+	if (r < 0)
+		req->phase = SS_PHASE_HANDLE;
+	return r < 0 ? r : finished;
+}
+
+static void base_handle_error(struct ss_server *server, struct ss_request *req,
+			      const struct ss_error *error)
+{
+	static const char *const phases[SS_PHASE_MAX] = {
+		[SS_PHASE_ACCEPT] = "accept",
+		[SS_PHASE_VERIFY] = "verify_request",
+		[SS_PHASE_PROCESS] = "process_request",
+		[SS_PHASE_HANDSHAKE] = "handshake",
+		[SS_PHASE_SETUP] = "setup",
+		[SS_PHASE_HANDLE] = "handle",
+		[SS_PHASE_FINISH] = "finish",
+	};
+	int level = SS_LOG_ERROR;
+	if (error->code == -EPIPE || error->code == -ECONNRESET ||
+	    error->code == -ECANCELED || error->code == -ENODATA)
+		level = SS_LOG_DEBUG;
+	else if (error->code == -ETIMEDOUT)
+		level = SS_LOG_INFO;
+	char peer[SS_ADDRESS_TEXT];
+	if (!req)
+		ss_log(server, level, 0, "%s: %s", phases[error->phase],
+		       error->text);
+	else
+		ss_log(server, level, req->id, "%s, %s: %s",
+		       ss_peer_name(req, peer, sizeof(peer)),
+		       phases[error->phase], error->text);
+}
+
+static void base_end_request(struct ss_server *server, struct ss_request *req,
+			     int status)
+{
+	(void)server, (void)req, (void)status;
+}
+
+/* A blocked thread wakes when its socket is shut down under it. */
+static int base_cancel_request(struct ss_server *server, struct ss_request *req,
+			       bool force)
+{
+	(void)server;
+	atomic_store(&req->cancel, force ? CANCEL_FORCED : CANCEL_HALF);
+	if (req->wake_pipe[1] >= 0)
+		(void)!sys_write(req->wake_pipe[1], "", 1);
+	const struct ss_source *source = req->source;
+	/* Not by the source's flags, which are its runner's alone. */
+	if (source && source->fd >= 0 && !req->dgram)
+		sys_shutdown(source->fd, force ? SHUT_RDWR : SHUT_RD);
+	return 0;
+}
+
+static void base_forget(struct ss_server *server, struct ss_source *source)
+{
+	(void)server, (void)source;
+}
+
+static int64_t base_now(struct ss_server *server)
+{
+	(void)server;
+	return sys_now_ms();
+}
+
+const struct ss_layer ss_base_layer = {
+	.name = "base",
+	.ops = {
+		.server_bind = base_nothing,
+		.server_activate = base_nothing,
+		.serve_forever = base_serve_forever,
+		.service_actions = base_no_action,
+		.handle_timeout = base_no_action,
+		.server_close = close_gracefully,
+		.listener_close = base_listener_close,
+		.get_request = base_get_request,
+		.verify_request = base_verify_request,
+		.process_request = base_process_request,
+		.finish_request = base_finish_request,
+		.shutdown_request = linger_shutdown,
+		.close_request = linger_close,
+		.handle_error = base_handle_error,
+		.end_request = base_end_request,
+		.cancel_request = base_cancel_request,
+		.wake_request = wait_wake,
+		.wait = wait_source,
+		.wait_any = wait_several,
+		.forget = base_forget,
+		.now = base_now,
+	},
+};

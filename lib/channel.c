@@ -1,0 +1,230 @@
+/*
+ * Channels: the stack below a stream, and the one at its bottom, a connected
+ * socket.  Everything about a socket's readiness is known here and nowhere
+ * above.
+ */
+#include "internal.h"
+
+#include <limits.h>
+
+void ss_channel_push(struct ss_request *req, struct ss_channel *channel,
+		     const struct ss_channel_ops *ops)
+{
+	channel->ops = ops;
+	channel->req = req;
+	channel->next = req->top;
+	req->top = channel;
+}
+
+ssize_t ss_channel_read(struct ss_channel *channel, void *buf, size_t n,
+			struct ss_block *block)
+{
+	while (channel && !channel->ops->read)
+		channel = channel->next;
+	return channel ? channel->ops->read(channel, buf, n, block) : 0;
+}
+
+ssize_t ss_channel_writev(struct ss_channel *channel, const struct iovec *iov,
+			  int count, struct ss_block *block)
+{
+	while (channel && !channel->ops->writev)
+		channel = channel->next;
+	return channel ? channel->ops->writev(channel, iov, count, block)
+		       : -EPIPE;
+}
+
+ssize_t channel_send_to(struct ss_channel *channel, const void *buf, size_t n,
+			const struct ss_address *to, struct ss_block *block)
+{
+	while (channel && !channel->ops->send_to)
+		channel = channel->next;
+	return channel ? channel->ops->send_to(channel, buf, n, to, block)
+		       : -ENOTSUP;
+}
+
+int channel_shutdown(struct ss_channel *channel, int how,
+		     struct ss_block *block)
+{
+	while (channel && !channel->ops->shutdown)
+		channel = channel->next;
+	return channel ? channel->ops->shutdown(channel, how, block) : 0;
+}
+
+size_t channels_pending(const struct ss_request *req)
+{
+	size_t pending = 0;
+	for (struct ss_channel *c = req->top; c; c = c->next)
+		if (c->ops->pending)
+			pending += c->ops->pending(c);
+	return pending;
+}
+
+void channels_close(struct ss_request *req)
+{
+	while (req->top) {
+		struct ss_channel *channel = req->top;
+		req->top = channel->next;
+		if (channel->ops->close)
+			channel->ops->close(channel);
+	}
+}
+
+/* ---- the socket -----------------------------------------------------------*/
+
+struct sock {
+	struct ss_channel channel;
+	struct ss_source source;
+};
+
+static int block_on(struct sock *sock, short events, struct ss_block *block)
+{
+	*block = (struct ss_block){ .source = &sock->source,
+				    .events = events,
+				    .until = SS_NONE };
+	return -EAGAIN;
+}
+
+/*
+ * A read that blocks in the kernel must come back at the call's deadline.  The
+ * listener's SO_RCVTIMEO, inherited, is right for most; a longer one than
+ * needed is shortened, a shorter one only wakes too early.
+ */
+static void bound_read(struct sock *sock)
+{
+	struct ss_request *req = sock->channel.req;
+	int64_t deadline = req->deadline;
+	if (deadline == SS_NONE && !sock->source.timeout_ms)
+		return;
+	int64_t ms = 0;
+	if (deadline != SS_NONE) {
+		ms = deadline - now(req->server);
+		ms = ms < 1 ? 1 : ms > INT_MAX ? INT_MAX : ms;
+		if (sock->source.timeout_ms && sock->source.timeout_ms <= ms)
+			return;
+	}
+	struct timeval tv = { .tv_sec = (time_t)(ms / 1000),
+			      .tv_usec = (suseconds_t)(ms % 1000) * 1000 };
+	if (sys_setsockopt(sock->source.fd, SOL_SOCKET, SO_RCVTIMEO, &tv,
+			   sizeof(tv)) == 0)
+		sock->source.timeout_ms = (int)ms;
+	else
+		sock->source.flags &= ~(unsigned)SS_SOURCE_BLOCKS;
+}
+
+static ssize_t sock_read(struct ss_channel *channel, void *buf, size_t n,
+			 struct ss_block *block)
+{
+	struct sock *sock = (struct sock *)channel;
+	struct ss_source *source = &sock->source;
+	if (source->fd < 0)
+		return 0;
+	if (source->flags & SS_SOURCE_DRY)
+		return block_on(sock, POLLIN, block);
+	int flags = MSG_DONTWAIT;
+	if (source->flags & SS_SOURCE_BLOCKS) {
+		bound_read(sock);
+		flags = source->flags & SS_SOURCE_BLOCKS ? 0 : MSG_DONTWAIT;
+	}
+	ssize_t r = sys_recv(source->fd, buf, n, flags);
+	if (r == -1)
+		return errno == EAGAIN || errno == EWOULDBLOCK
+			       ? block_on(sock, POLLIN, block)
+			       : -errno;
+	if (r > 0 && (size_t)r < n && flags)
+		source->flags |= SS_SOURCE_DRY;
+	return r;
+}
+
+static ssize_t sock_writev(struct ss_channel *channel, const struct iovec *iov,
+			   int count, struct ss_block *block)
+{
+	struct sock *sock = (struct sock *)channel;
+	if (sock->source.fd < 0)
+		return -EPIPE;
+	ssize_t r;
+	if (count == 1) {
+		r = sys_send(sock->source.fd, iov->iov_base, iov->iov_len,
+			     MSG_DONTWAIT | MSG_NOSIGNAL);
+	} else {
+		struct msghdr msg = { .msg_iov = (struct iovec *)iov,
+				      .msg_iovlen = (size_t)count };
+		r = sys_sendmsg(sock->source.fd, &msg,
+				MSG_DONTWAIT | MSG_NOSIGNAL);
+	}
+	if (r == -1)
+		return errno == EAGAIN || errno == EWOULDBLOCK
+			       ? block_on(sock, POLLOUT, block)
+			       : -errno;
+	return r;
+}
+
+static struct ss_source *sock_raw(struct ss_channel *channel)
+{
+	struct ss_source *source = &((struct sock *)channel)->source;
+	return source->flags & SS_SOURCE_ADOPTED ? NULL : source;
+}
+
+static int sock_shutdown(struct ss_channel *channel, int how,
+			 struct ss_block *block)
+{
+	(void)block;
+	struct ss_source *source = &((struct sock *)channel)->source;
+	if (source->fd < 0)
+		return 0;
+	return sys_shutdown(source->fd, how) == -1 ? -errno : 0;
+}
+
+static void sock_close(struct ss_channel *channel)
+{
+	struct ss_server *server = channel->req->server;
+	struct ss_source *source = &((struct sock *)channel)->source;
+	if (source->fd < 0)
+		return;
+	self(server)->forget(server, source);
+	ss_source_close(server, source);
+}
+
+static const struct ss_channel_ops sock_ops = {
+	.read = sock_read,
+	.writev = sock_writev,
+	.raw = sock_raw,
+	.shutdown = sock_shutdown,
+	.close = sock_close,
+};
+
+void ss_source_close(struct ss_server *server, struct ss_source *source)
+{
+	pthread_mutex_lock(&server->lock);
+	int fd = source->fd;
+	source->fd = -1;
+	pthread_mutex_unlock(&server->lock);
+	if (fd >= 0)
+		sys_close(fd);
+}
+
+int ss_request_accept(struct ss_server *server, struct ss_listener *listener,
+		      int fd, unsigned flags, const struct ss_address *peer,
+		      struct ss_request **result)
+{
+	struct ss_request *req;
+	int r = request_new(server, listener, sizeof(struct sock), &req);
+	if (r < 0) {
+		sys_close(fd);
+		return r;
+	}
+	struct sock *sock = ss_request_space(req);
+	sock->source.fd = fd;
+	sock->source.flags = flags;
+	if ((server->flags & SS_LAYER_THREADS) && !(flags & SS_SOURCE_ADOPTED))
+		sock->source.flags |= SS_SOURCE_BLOCKS;
+	if (listener)
+		sock->source.timeout_ms = listener->timeout_ms;
+	ss_channel_push(req, &sock->channel, &sock_ops);
+	req->source = &sock->source;
+	if (peer && ss_request_set_peer(req, peer) < 0) {
+		ss_request_drop(req);
+		return -ENOMEM;
+	}
+	*result = req;
+	return 0;
+}

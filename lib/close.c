@@ -1,0 +1,180 @@
+/*
+ * The graceful stop: what is queued is taken, the listeners close, what is
+ * being served may finish until the drain deadline; then its reads see end of
+ * file, then all its calls fail, and who does not come back is abandoned.
+ */
+#include "internal.h"
+
+#ifdef SS_LINUX
+#include <netinet/tcp.h>
+#endif
+
+enum { GRACE_MS = 250, FORCE_MS = 1000 };
+
+static bool hurried(const struct ss_server *server)
+{
+	return atomic_load(&server->page->shutdowns) > server->hurry_above;
+}
+
+static int live(struct ss_server *server)
+{
+	pthread_mutex_lock(&server->lock);
+	int n = server->live;
+	pthread_mutex_unlock(&server->lock);
+	return n;
+}
+
+static void dispatch_waiting(struct ss_server *server)
+{
+	struct ss_request *req;
+	while ((req = gate_next(server)))
+		accept_dispatch(server, req);
+}
+
+/* ---- what is queued -------------------------------------------------------*/
+
+/*
+ * How many may be queued now.  A bound is needed: clients that connect anew
+ * as soon as they are served would keep a closing server open.
+ */
+static int queued(const struct ss_listener *listener)
+{
+#ifdef SS_LINUX
+	struct tcp_info info;
+	socklen_t len = sizeof(info);
+	if (listener->scheme == SS_SCHEME_TCP && listener->watch.fd >= 0 &&
+	    sys_getsockopt(listener->watch.fd, IPPROTO_TCP, TCP_INFO, &info,
+			   &len) == 0)
+		return (int)info.tcpi_unacked;
+#else
+	(void)listener;
+#endif
+	return SOMAXCONN;
+}
+
+/* Held listeners are waited for, as long as the drain deadline allows. */
+static void take_from(struct ss_server *server, struct ss_listener *listener)
+{
+	int left = queued(listener);
+	bool empty = false;
+	while (left > 0 && !empty && !hurried(server)) {
+		left -= accept_from(server, listener, left, &empty);
+		if (empty || left <= 0)
+			return;
+		if (now(server) >= server->drain_at &&
+		    server->drain_at != SS_NONE)
+			return;
+		if (gate_open(server))
+			continue;
+		int64_t until = server->drain_at;
+		if (ss_holding(server, SS_HOLD_ERRORS))
+			until = nearest(until, server->retry_at);
+		loop_wait(server, until);
+		accept_recover(server);
+		dispatch_waiting(server);
+	}
+}
+
+static void take_queued(struct ss_server *server)
+{
+	for (int i = 0; i < server->listener_count; i++) {
+		struct ss_listener *listener = server->listeners[i];
+		if (listener->watched)
+			engine_remove(server, &listener->watch);
+		listener->watched = false;
+		if (server->activated)
+			take_from(server, listener);
+	}
+	ss_hold(server, SS_HOLD_STOPPING);
+}
+
+/* ---- what is being served -------------------------------------------------*/
+
+/* Until nothing lives, the deadline, or somebody in a hurry. */
+static bool drained(struct ss_server *server, int64_t deadline, bool patient)
+{
+	for (;;) {
+		dispatch_waiting(server);
+		self(server)->service_actions(server);
+		if (!live(server))
+			return true;
+		if (!patient && hurried(server))
+			return false;
+		if (deadline != SS_NONE && now(server) >= deadline)
+			return false;
+		int64_t at = nearest(deadline, server->turn_at);
+		server->turn_at = SS_NONE;
+		loop_wait(server, at);
+	}
+}
+
+static void give_up_waiting(struct ss_server *server)
+{
+	struct ss_request *req;
+	while ((req = gate_evict(server)))
+		request_refuse(req, SS_REFUSED_FULL, -ECANCELED);
+}
+
+static void force(struct ss_server *server)
+{
+	if (!hurried(server)) {
+		stop_advance(server, STOP_HALF);
+		requests_cancel(server, false, false);
+		give_up_waiting(server);
+		if (drained(server, now(server) + GRACE_MS, false))
+			return;
+	}
+	give_up_waiting(server);
+	stop_advance(server, STOP_FORCED);
+	requests_cancel(server, true, false);
+	drained(server, now(server) + FORCE_MS, true);
+}
+
+/*
+ * A deadline that began with ss_shutdown holds on, so that no client has it
+ * twice; one that ended long ago was for another stop.
+ */
+static void begin_draining(struct ss_server *server)
+{
+	if (server->drain_at > 0 && now(server) > server->drain_at + FORCE_MS)
+		server->drain_at = 0;
+	stop_drain_deadline(server);
+}
+
+int close_gracefully(struct ss_server *server)
+{
+	/* Who was in a hurry already is not made to ask again. */
+	server->hurry_above =
+		server->hurried ? 0 : atomic_load(&server->page->shutdowns);
+	begin_draining(server);
+	stop_advance(server, STOP_CLOSING);
+	/* First, since those in the queue may want their places. */
+	requests_cancel(server, false, true);
+	take_queued(server);
+	listeners_close(server, false);
+	if (!drained(server, server->drain_at, false))
+		force(server);
+	listeners_close(server, true);
+	stop_advance(server, STOP_FORCED);
+	int abandoned = live(server);
+	if (abandoned)
+		ss_log(server, SS_LOG_ERROR, 0, "requests abandoned: %d",
+		       abandoned);
+	return abandoned;
+}
+
+int ss_server_close(struct ss_server *server)
+{
+	int r = server_claim(server);
+	if (r < 0)
+		return r;
+	server->turning = true;
+	if (!server->closed) {
+		server->abandoned = self(server)->server_close(server);
+		server->closed = true;
+	}
+	server->turning = false;
+	r = server->abandoned;
+	server_unclaim(server);
+	return r;
+}

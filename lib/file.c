@@ -1,0 +1,68 @@
+/* A FILE over a request's stream, for code that wants stdio. */
+#include "internal.h"
+
+#ifdef __GLIBC__
+
+static ssize_t answer(ssize_t r)
+{
+	if (r >= 0)
+		return r;
+	errno = (int)-r;
+	return -1;
+}
+
+static ssize_t file_read(void *cookie, char *buf, size_t n)
+{
+	struct ss_request *req = cookie;
+	/* stdio asks again at end of file; it gets the same answer. */
+	ssize_t r = req->eof_told ? 0 : ss_read(req, buf, n);
+	return answer(r);
+}
+
+/* A cookie's write answers 0 for an error, never -1 (fopencookie(3)). */
+static ssize_t file_write(void *cookie, const char *buf, size_t n)
+{
+	ssize_t r = answer(ss_write(cookie, buf, n));
+	return r < 0 ? 0 : r;
+}
+
+static int file_forget(void *cookie)
+{
+	struct ss_request *req = cookie;
+	req->file = NULL;
+	return 0;
+}
+
+FILE *ss_file(struct ss_request *req)
+{
+	static const cookie_io_functions_t functions = {
+		.read = file_read,
+		.write = file_write,
+		.close = file_forget,
+	};
+	if (req->file)
+		return req->file;
+	req->file = fopencookie(req, "r+", functions);
+	/* With a buffer, writing after reading would want to seek back. */
+	if (req->file)
+		setvbuf(req->file, NULL, _IONBF, 0);
+	return req->file;
+}
+
+#else
+
+/* The same without a FILE of its own kind is not possible in POSIX. */
+FILE *ss_file(struct ss_request *req)
+{
+	(void)req;
+	errno = ENOTSUP;
+	return NULL;
+}
+
+#endif
+
+void file_close(struct ss_request *req)
+{
+	if (req->file)
+		fclose(req->file);
+}

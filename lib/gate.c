@@ -1,0 +1,146 @@
+/*
+ * The accept gate: whether clients are taken at all, and what happens to those
+ * beyond max_active.  Once, in front of process_request, for every model.
+ */
+#include "internal.h"
+
+void ss_hold(struct ss_server *server, unsigned reason)
+{
+	atomic_fetch_or(&server->holds, reason);
+	ss_turn_now(server);
+}
+
+void ss_release(struct ss_server *server, unsigned reason)
+{
+	if (atomic_fetch_and(&server->holds, ~reason) & reason)
+		ss_turn_now(server);
+}
+
+bool ss_holding(const struct ss_server *server, unsigned reason)
+{
+	return atomic_load(&server->holds) & reason;
+}
+
+/* While closing, what is queued is taken whoever has suspended the server. */
+bool gate_open(const struct ss_server *server)
+{
+	unsigned holds = atomic_load(&server->holds);
+	if (atomic_load(&server->page->phase) != STOP_OPEN)
+		holds &= SS_HOLD_ERRORS | SS_HOLD_FULL | SS_HOLD_STOPPING;
+	return !holds;
+}
+
+static bool full(const struct ss_server *server)
+{
+	int max = server->config.max_active;
+	return max > 0 && server->active >= max;
+}
+
+/* Takes the next ones only where they have somewhere to go. */
+static void adjust(struct ss_server *server)
+{
+	bool hold = false;
+	if (server->config.full == SS_FULL_WAIT)
+		hold = full(server);
+	else if (server->config.full == SS_FULL_QUEUE)
+		hold = server->config.queue_size != SS_NONE &&
+		       server->waiting_count >= server->config.queue_size;
+	if (hold)
+		atomic_fetch_or(&server->holds, SS_HOLD_FULL);
+	else
+		atomic_fetch_and(&server->holds, ~(unsigned)SS_HOLD_FULL);
+}
+
+static void enter(struct ss_server *server, struct ss_request *req)
+{
+	server->active++;
+	req->entered = true;
+	count(&server->slot->active);
+	adjust(server);
+}
+
+bool gate_enter(struct ss_server *server, struct ss_request *req)
+{
+	pthread_mutex_lock(&server->lock);
+	bool room = !full(server) && !server->waiting;
+	if (room)
+		enter(server, req);
+	pthread_mutex_unlock(&server->lock);
+	return room;
+}
+
+void gate_leave(struct ss_server *server, struct ss_request *req)
+{
+	if (!req->entered)
+		return;
+	req->entered = false;
+	server->active--;
+	atomic_fetch_sub(&server->slot->active, 1);
+	adjust(server);
+}
+
+void gate_queue(struct ss_server *server, struct ss_request *req)
+{
+	pthread_mutex_lock(&server->lock);
+	req->queue_next = NULL;
+	*server->waiting_end = req;
+	server->waiting_end = &req->queue_next;
+	server->waiting_count++;
+	count(&server->slot->queued);
+	adjust(server);
+	pthread_mutex_unlock(&server->lock);
+}
+
+static struct ss_request *pop(struct ss_server *server)
+{
+	struct ss_request *req = server->waiting;
+	if (!req)
+		return NULL;
+	server->waiting = req->queue_next;
+	if (!server->waiting)
+		server->waiting_end = &server->waiting;
+	server->waiting_count--;
+	atomic_fetch_sub(&server->slot->queued, 1);
+	return req;
+}
+
+/* The oldest that waits, counted as active, if there is room for it. */
+struct ss_request *gate_next(struct ss_server *server)
+{
+	pthread_mutex_lock(&server->lock);
+	struct ss_request *req = full(server) ? NULL : pop(server);
+	if (req)
+		enter(server, req);
+	pthread_mutex_unlock(&server->lock);
+	return req;
+}
+
+/* The oldest that waits, room or not: the server gives it up. */
+struct ss_request *gate_evict(struct ss_server *server)
+{
+	pthread_mutex_lock(&server->lock);
+	struct ss_request *req = pop(server);
+	adjust(server);
+	pthread_mutex_unlock(&server->lock);
+	return req;
+}
+
+bool gate_ready(struct ss_server *server)
+{
+	pthread_mutex_lock(&server->lock);
+	bool ready = server->waiting && !full(server);
+	pthread_mutex_unlock(&server->lock);
+	return ready;
+}
+
+/* A word before the door closes: what the socket takes at once, no more. */
+void gate_refuse(struct ss_server *server, struct ss_request *req)
+{
+	const char *text = server->config.refusal;
+	if (text) {
+		struct iovec iov = { (void *)text, strlen(text) };
+		struct ss_block block;
+		ss_channel_writev(req->top, &iov, 1, &block);
+	}
+	request_refuse(req, SS_REFUSED_FULL, -EBUSY);
+}

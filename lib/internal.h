@@ -1,0 +1,392 @@
+/*
+ * struct ss_server and struct ss_request, and what the files of lib/ offer one
+ * another: for lib/(name).c alone.  Layers use the public layer.h.
+ */
+#ifndef SS_LIB_INTERNAL_H
+#define SS_LIB_INTERNAL_H
+
+#include <socketserver/socketserver.h>
+
+#include <assert.h>
+#include <errno.h>
+#include <limits.h>
+#include <stdatomic.h>
+#include <string.h>
+
+#include "sys.h"
+
+extern const struct ss_layer ss_base_layer;
+
+/* ---- the page shared with children (stop.c, stats.c) ----------------------*/
+
+/* How far the server's end has come; only ever upwards. */
+enum stop_phase {
+	STOP_OPEN,
+	STOP_CLOSING, /* what is idle ends; the rest goes on */
+	STOP_HALF,    /* reads see end of file */
+	STOP_FORCED,  /* every call fails */
+};
+
+/* The counters of one worker, on cache lines of its own. */
+struct slot {
+	_Alignas(64) atomic_ullong accepted;
+	atomic_ullong active;
+	atomic_ullong queued;
+	atomic_ullong ended;
+	atomic_ullong refused[SS_REFUSED_MAX];
+	atomic_ullong errors[SS_PHASE_MAX];
+	atomic_ullong bytes_in;
+	atomic_ullong bytes_out;
+	atomic_ullong log_dropped;
+};
+
+struct page {
+	atomic_uint shutdowns; /* asked, and not yet taken by a loop */
+	atomic_int phase;
+	atomic_ullong next_id;
+	int slots;
+	struct slot slot[];
+};
+
+/* ---- the server -----------------------------------------------------------*/
+
+/* One layer in its server; levels[0] is the top, the last one is base. */
+struct level {
+	const struct ss_layer *layer;
+	const void *options;
+	void *state;
+	size_t request_offset;
+	bool ready;	   /* its init has succeeded */
+	struct ss_ops ops; /* complete: this layer's over those below it */
+};
+
+struct ss_listener {
+	struct ss_watch watch; /* first: the loop's view of it */
+	enum ss_scheme scheme;
+	struct ss_address address;
+	unsigned flags;
+	int timeout_ms;
+	bool watched;
+	atomic_bool ready; /* worth a get_request */
+	void *data;
+};
+
+struct request_list {
+	struct ss_request *first, *last;
+};
+
+enum { LOOP_FIRED = 64 };
+
+struct ss_server {
+	/* What it is: fixed once made. */
+	struct ss_config config;
+	struct level *levels;
+	int level_count;
+	unsigned flags;
+	size_t request_states; /* bytes of all layers' request states */
+	void *states;
+	char describe[256];
+	unsigned number;     /* of this server in the process */
+	bool no_stderr;	     /* when it was made */
+	ino_t stderr_socket; /* the same; 0: it was none */
+	struct ss_server *next_in_process;
+	struct ss_diag why; /* of the call in progress: ss_refuse */
+
+	/* Its listeners: fixed between server_bind and server_close. */
+	struct ss_listener **listeners;
+	int listener_count;
+	bool bound, activated, closed;
+	int abandoned;
+
+	/* stop.c */
+	struct page *page;
+	struct slot *slot; /* this process's */
+	int stop_pipe[2];  /* readable, or at its end, from STOP_CLOSING on */
+	int now_pipe[2];   /* the same from STOP_HALF on */
+	int wake_pipe[2];  /* the loop: look again */
+	bool child;	   /* forked by ss_fork: serves, but decides nothing */
+	atomic_llong orphaned_at;   /* child: when the parent was seen gone */
+	int64_t drain_at, force_at; /* serving thread; 0: not stopping */
+	unsigned hurry_above;	    /* this many shutdowns mean now */
+	bool hurried; /* the next one means now: the loop has had its own */
+
+	/* loop.c: the serving thread */
+	int epfd;
+	struct ss_watch **watches; /* all but the listeners' */
+	int watch_count, watch_room;
+	struct ss_watch *fired[LOOP_FIRED]; /* by the wait in progress */
+	int fired_count;
+	struct ss_watch wake_watch;
+	atomic_bool turn_wanted;
+	int64_t turn_at;
+	int64_t turned_at; /* the last turn, for poll_interval_ms */
+	int batch;
+	int next_listener; /* whose turn it is, for fairness */
+
+	/* accept.c: the serving thread */
+	bool failing; /* it was said, and has not worked for a while since */
+	int64_t failed_at; /* the last time */
+	int backoff_ms;	   /* how long it rested; 0: not since it worked */
+	int64_t retry_at;
+	int spare_fd;  /* given up for one client where none would end */
+	bool on_spare; /* that client is being accepted */
+
+	pthread_mutex_t lock;
+	pthread_cond_t changed; /* the loop has ended */
+	/* Under lock, from here on. */
+	bool owned; /* some thread is in the loop */
+	bool turning;
+	int owned_depth;
+	pthread_t owner;
+	atomic_uint holds;
+	int active; /* process_request has them */
+	int live;   /* accepted and not ended */
+	struct request_list requests;
+	struct ss_request
+		*waiting; /* accepted, beyond max_active: the oldest */
+	struct ss_request **waiting_end;
+	int waiting_count;
+	struct ss_request *spares; /* ended ones, for the next */
+	int spare_count;
+};
+
+/* layers.c */
+int layers_build(struct ss_server *server, const struct ss_config *config);
+int layers_init(struct ss_server *server);
+void layers_fini(struct ss_server *server);
+void layers_after_fork(struct ss_server *server);
+void layers_free(struct ss_server *server);
+
+/* server.c: who may be in the loop.  -EBUSY: another thread is; -EDEADLK: this
+ * one already, or it runs a handler, or is a child. */
+int server_claim(struct ss_server *server);
+void server_unclaim(struct ss_server *server);
+int server_usable(const struct ss_server *server);
+
+/* listener.c */
+void listeners_close(struct ss_server *server, bool dgram);
+void listeners_drop(struct ss_server *server);
+void listeners_free(struct ss_server *server);
+
+/* stop.c */
+int stop_init(struct ss_server *server);
+void stop_fini(struct ss_server *server);
+void stop_after_fork(struct ss_server *server, bool own);
+void stop_advance(struct ss_server *server, enum stop_phase phase);
+void stop_wake(struct ss_server *server);
+void stop_drain_wake(struct ss_server *server);
+bool stop_asked(const struct ss_server *server);
+void stop_take(struct ss_server *server);
+/* The phase as `req` is to see it, and which pipe tells of the next one, until
+ * when (SS_NONE) it holds by itself. */
+struct stop_view {
+	enum stop_phase phase;
+	int pipe; /* -1: none */
+	int64_t until;
+};
+struct stop_view stop_look(struct ss_server *server,
+			   const struct ss_request *req);
+/* The view's pipe was readable or at its end. */
+void stop_told(struct ss_server *server, const struct ss_request *req,
+	       short revents);
+int64_t stop_drain_deadline(struct ss_server *server);
+
+/* loop.c */
+int loop_init(struct ss_server *server);
+void loop_fini(struct ss_server *server);
+void loop_after_fork(struct ss_server *server);
+int loop_wait(struct ss_server *server, int64_t deadline);
+int loop_step(struct ss_server *server, int64_t deadline, int budget);
+void loop_listen(struct ss_server *server);
+int64_t nearest(int64_t a, int64_t b);
+int loop_timeout(struct ss_server *server, int64_t deadline);
+
+/* engine_epoll.c or engine_poll.c: what the loop waits with */
+int engine_init(struct ss_server *server);
+void engine_fini(struct ss_server *server);
+int engine_add(struct ss_server *server, struct ss_watch *watch);
+void engine_remove(struct ss_server *server, struct ss_watch *watch);
+int engine_wait(struct ss_server *server, int ms);
+int engine_fd(struct ss_server *server);
+int engine_fill(struct ss_server *server, struct pollfd *fds, int room);
+
+/* accept.c */
+int accept_ready(struct ss_server *server, int budget);
+int accept_from(struct ss_server *server, struct ss_listener *listener,
+		int budget, bool *empty);
+void accept_admit(struct ss_server *server, struct ss_request *req);
+void accept_dispatch(struct ss_server *server, struct ss_request *req);
+void accept_recover(struct ss_server *server);
+void accept_error(struct ss_server *server, struct ss_request *req, int code,
+		  enum ss_phase phase);
+
+/* gate.c */
+bool gate_open(const struct ss_server *server);
+bool gate_enter(struct ss_server *server, struct ss_request *req);
+void gate_leave(struct ss_server *server, struct ss_request *req); /* lock */
+void gate_queue(struct ss_server *server, struct ss_request *req);
+struct ss_request *gate_next(struct ss_server *server);
+struct ss_request *gate_evict(struct ss_server *server);
+bool gate_ready(struct ss_server *server);
+void gate_refuse(struct ss_server *server, struct ss_request *req);
+
+/* linger.c: base's shutdown_request and close_request */
+void linger_shutdown(struct ss_server *server, struct ss_request *req);
+void linger_close(struct ss_server *server, struct ss_request *req);
+
+/* close.c */
+int close_gracefully(struct ss_server *server);
+
+/* log.c */
+void log_init(struct ss_server *server);
+
+/* process.c */
+unsigned process_enter(struct ss_server *server);
+int process_admit(struct ss_server *server);
+void process_leave(struct ss_server *server);
+
+/* ---- the request ----------------------------------------------------------*/
+
+/* Bytes on their way: data[head..tail). */
+struct buffer {
+	size_t room, head, tail;
+	unsigned char data[];
+};
+
+/* An address in as few bytes as internet ones need. */
+struct compact {
+	uint16_t len; /* 0: none */
+	unsigned char bytes[sizeof(struct sockaddr_in6)];
+};
+
+/* What ss_fail was told, and with which code. */
+struct failure {
+	int code;
+	char text[256];
+};
+
+enum request_cancel {
+	CANCEL_NONE,
+	CANCEL_HALF,
+	CANCEL_FORCED,
+};
+
+struct ss_request {
+	struct ss_server *server;
+	struct ss_listener *listener;
+	uint64_t id;
+	struct ss_request *prev, *next; /* registry, lock */
+	struct ss_request *queue_next;	/* gate, or the spares */
+
+	const struct ss_handler *handler;
+	void *state; /* the handler's; heap */
+	void *user;
+
+	struct ss_channel *top;
+	struct ss_source *source;
+	struct buffer *in, *out;
+	FILE *file;
+	struct failure *failure; /* ss_fail's last; heap */
+
+	int64_t accepted_at;
+	int64_t deadline;		 /* of the call in progress */
+	struct ss_timeouts own_timeouts; /* ss_request_set_timeouts */
+	struct ss_timeouts timeouts;	 /* those in force */
+	size_t sent;
+	atomic_ullong bytes_in, bytes_out; /* written by the runner alone */
+
+	pthread_t runner; /* lock */
+	pid_t pid;	  /* lock */
+	int wake_pipe[2]; /* lock; -1: none */
+
+	struct compact peer;
+	struct ss_address *far_peer; /* where compact is too small; heap */
+	struct ss_address *local;    /* heap; NULL: ask */
+
+	atomic_uchar cancel;	    /* enum request_cancel */
+	atomic_bool idle;	    /* between messages */
+	atomic_bool woken;	    /* ss_wake */
+	unsigned char phase;	    /* enum ss_phase of what runs */
+	unsigned char timeout;	    /* enum ss_timeout that struck */
+	unsigned char timeout_kind; /* that `deadline` stands for */
+	bool timed;		    /* some time-out is set */
+	bool dgram, truncated;
+	bool reply_wanted; /* datagram: even an empty one */
+	bool midway;	   /* within a message: io_ms, not idle_ms */
+	bool eof, eof_told;
+	bool detached;
+	bool running, on_loop; /* lock */
+	bool entered;	       /* counts as active; lock */
+	size_t space;	       /* bytes from `extra` to the channel's space */
+	_Alignas(16) unsigned char extra[]; /* layers' states, channel */
+};
+
+/* request.c */
+int request_new(struct ss_server *server, struct ss_listener *listener,
+		size_t space, struct ss_request **result);
+void request_register(struct ss_request *req);
+bool request_runs_here(struct ss_server *server); /* lock */
+void requests_cancel(struct ss_server *server, bool force, bool idle_only);
+void request_refuse(struct ss_request *req, enum ss_refused reason, int status);
+void requests_free_spares(struct ss_server *server);
+
+/* timeout.c */
+struct ss_timeouts timeouts_over(const struct ss_timeouts *first,
+				 const struct ss_timeouts *second);
+void timeout_merge(struct ss_request *req);
+int64_t timeout_deadline(struct ss_request *req, short events);
+int timeout_struck(struct ss_request *req);
+int timeout_interrupted(struct ss_request *req);
+bool timeout_total(struct ss_request *req, int64_t *deadline);
+int timeout_overdue(struct ss_request *req);
+
+/* channel.c */
+void channels_close(struct ss_request *req);
+size_t channels_pending(const struct ss_request *req);
+ssize_t channel_send_to(struct ss_channel *channel, const void *buf, size_t n,
+			const struct ss_address *to, struct ss_block *block);
+int channel_shutdown(struct ss_channel *channel, int how,
+		     struct ss_block *block);
+
+/* stream.c */
+void stream_free(struct ss_request *req);
+size_t stream_buffered(const struct ss_request *req);
+int stream_wait(struct ss_request *req, const struct ss_block *block);
+ssize_t stream_fill(struct ss_request *req, size_t room);
+const unsigned char *stream_data(const struct ss_request *req);
+void stream_consume(struct ss_request *req, size_t n);
+void stream_message_done(struct ss_request *req);
+ssize_t stream_eof(struct ss_request *req);
+int stream_forced(const struct ss_request *req);
+size_t stream_room(const struct ss_request *req);
+struct buffer *buffer_grow(struct buffer **buffer, size_t room);
+
+/* write.c */
+int write_finish(struct ss_request *req);
+
+/* file.c */
+void file_close(struct ss_request *req);
+
+/* wait.c */
+int wait_source(struct ss_server *server, struct ss_request *req,
+		struct ss_source *source, short events, int64_t deadline);
+int wait_several(struct ss_server *server, struct ss_request *req,
+		 struct ss_wait *waits, int count, int64_t deadline);
+int wait_wake(struct ss_server *server, struct ss_request *req);
+
+static inline const struct ss_ops *self(const struct ss_server *server)
+{
+	return &server->levels[0].ops;
+}
+
+static inline int64_t now(struct ss_server *server)
+{
+	return self(server)->now(server);
+}
+
+static inline void count(atomic_ullong *counter)
+{
+	atomic_fetch_add_explicit(counter, 1, memory_order_relaxed);
+}
+
+#endif

@@ -1,0 +1,347 @@
+/*
+ * The serving loop: what it watches, one turn of it, and the ways to drive it.
+ */
+#include "internal.h"
+
+#include <limits.h>
+
+enum { STARVED_MS = 10 };
+
+/* ---- what it watches ------------------------------------------------------*/
+
+static void woken(struct ss_server *server, struct ss_watch *watch)
+{
+	(void)watch;
+	stop_drain_wake(server);
+}
+
+int loop_init(struct ss_server *server)
+{
+	int r = engine_init(server);
+	if (r < 0)
+		return r;
+	server->wake_watch = (struct ss_watch){
+		.fd = server->wake_pipe[0],
+		.events = POLLIN,
+		.ready = woken,
+	};
+	return ss_watch_add(server, &server->wake_watch);
+}
+
+void loop_fini(struct ss_server *server)
+{
+	engine_fini(server);
+	sys_free(server->watches);
+	if (server->spare_fd >= 0)
+		sys_close(server->spare_fd);
+}
+
+/* What the supervisor watches is nothing to its child. */
+void loop_after_fork(struct ss_server *server)
+{
+	engine_fini(server);
+	for (int i = 0; i < server->watch_count; i++)
+		if (server->watches[i] != &server->wake_watch)
+			sys_close(server->watches[i]->fd);
+	server->watch_count = 0;
+}
+
+int ss_watch_add(struct ss_server *server, struct ss_watch *watch)
+{
+	if (server->watch_count == server->watch_room) {
+		int room = server->watch_room ? 2 * server->watch_room : 8;
+		struct ss_watch **more = sys_realloc(
+			server->watches, (size_t)room * sizeof(*more));
+		if (!more)
+			return -ENOMEM;
+		server->watches = more;
+		server->watch_room = room;
+	}
+	int r = engine_add(server, watch);
+	if (r == 0)
+		server->watches[server->watch_count++] = watch;
+	return r;
+}
+
+void ss_watch_remove(struct ss_server *server, struct ss_watch *watch)
+{
+	int i = 0;
+	while (i < server->watch_count && server->watches[i] != watch)
+		i++;
+	if (i == server->watch_count)
+		return;
+	server->watches[i] = server->watches[--server->watch_count];
+	engine_remove(server, watch);
+	for (i = 0; i < server->fired_count; i++)
+		if (server->fired[i] == watch)
+			server->fired[i] = NULL;
+}
+
+/* Makes the listeners watched or not, as the gate has it. */
+void loop_listen(struct ss_server *server)
+{
+	bool open = gate_open(server);
+	for (int i = 0; i < server->listener_count; i++) {
+		struct ss_listener *listener = server->listeners[i];
+		if (listener->watch.fd < 0 || listener->watched == open)
+			continue;
+		if (!open)
+			engine_remove(server, &listener->watch);
+		else if (engine_add(server, &listener->watch) < 0) {
+			ss_turn_at(server, now(server) + 100);
+			continue;
+		}
+		listener->watched = open;
+		atomic_store(&listener->ready, false);
+	}
+}
+
+/* ---- waiting --------------------------------------------------------------*/
+
+int64_t nearest(int64_t a, int64_t b)
+{
+	if (a == SS_NONE || b == SS_NONE)
+		return a == SS_NONE ? b : a;
+	return a < b ? a : b;
+}
+
+int loop_timeout(struct ss_server *server, int64_t deadline)
+{
+	if (deadline == SS_NONE)
+		return -1;
+	if (deadline == 0)
+		return 0;
+	int64_t left = deadline - now(server);
+	if (left <= 0)
+		return 0;
+	return left > INT_MAX ? INT_MAX : (int)left;
+}
+
+/* One wait; what fired has been told.  An interrupted one is an empty one. */
+int loop_wait(struct ss_server *server, int64_t deadline)
+{
+	if (atomic_exchange(&server->turn_wanted, false))
+		deadline = 0;
+	server->fired_count = 0;
+	int r = engine_wait(server, loop_timeout(server, deadline));
+	if (r < 0)
+		return r == -EINTR ? 0 : r;
+	for (int i = 0; i < server->fired_count; i++) {
+		struct ss_watch *watch = server->fired[i];
+		if (watch)
+			watch->ready(server, watch);
+	}
+	server->fired_count = 0;
+	return 0;
+}
+
+void ss_turn_now(struct ss_server *server)
+{
+	if (!atomic_exchange(&server->turn_wanted, true))
+		stop_wake(server);
+}
+
+void ss_turn_at(struct ss_server *server, int64_t deadline)
+{
+	server->turn_at = nearest(server->turn_at, deadline);
+}
+
+static bool memory_ready(const struct ss_server *server)
+{
+	for (int i = 0; i < server->listener_count; i++)
+		if (server->listeners[i]->watch.fd < 0 &&
+		    atomic_load(&server->listeners[i]->ready))
+			return gate_open(server);
+	return false;
+}
+
+int64_t ss_server_deadline(struct ss_server *server)
+{
+	if (atomic_load(&server->turn_wanted) || gate_ready(server) ||
+	    memory_ready(server))
+		return 0;
+	int64_t at = server->turn_at;
+	if (ss_holding(server, SS_HOLD_ERRORS))
+		at = nearest(at, server->retry_at);
+	if (server->config.poll_interval_ms != SS_NONE)
+		at = nearest(at, server->turned_at +
+					 server->config.poll_interval_ms);
+	return at;
+}
+
+int ss_server_pollfd(struct ss_server *server)
+{
+	int r = server_usable(server);
+	return r < 0 ? r : engine_fd(server);
+}
+
+/* ---- a turn ---------------------------------------------------------------*/
+
+/* A turn without service_actions. */
+int loop_step(struct ss_server *server, int64_t deadline, int budget)
+{
+	accept_recover(server);
+	loop_listen(server);
+	deadline = nearest(deadline, ss_server_deadline(server));
+	server->turn_at = SS_NONE;
+	if (!stop_asked(server)) {
+		server->drain_at = 0;
+		server->hurried = false;
+		int r = loop_wait(server, deadline);
+		if (r < 0)
+			return r;
+	}
+	if (server->config.poll_interval_ms != SS_NONE)
+		server->turned_at = now(server);
+	if (stop_asked(server))
+		return -ECANCELED;
+	accept_recover(server);
+	struct ss_request *waiting;
+	while ((waiting = gate_next(server)))
+		accept_dispatch(server, waiting);
+	int taken = accept_ready(server, budget);
+	/* A foreign loop waits on the descriptor as it is left here. */
+	loop_listen(server);
+	return taken;
+}
+
+static int turn(struct ss_server *server, int64_t deadline)
+{
+	int r = loop_step(server, deadline, server->batch);
+	if (r >= 0)
+		self(server)->service_actions(server);
+	return r;
+}
+
+static int guarded(struct ss_server *server,
+		   int (*run)(struct ss_server *, int64_t), int64_t deadline)
+{
+	int r = server_usable(server);
+	if (r >= 0)
+		r = server_claim(server);
+	if (r < 0)
+		return r;
+	server->turning = true;
+	r = run(server, deadline);
+	server->turning = false;
+	if (r == -ECANCELED)
+		stop_take(server);
+	server_unclaim(server);
+	return r;
+}
+
+int ss_server_turn(struct ss_server *server, int64_t deadline)
+{
+	return guarded(server, turn, deadline);
+}
+
+/* ---- ways to drive it -----------------------------------------------------*/
+
+int ss_serve_forever(struct ss_server *server)
+{
+	int r = server_usable(server);
+	if (r >= 0)
+		r = server_claim(server);
+	if (r < 0)
+		return r;
+	r = self(server)->serve_forever(server);
+	server_unclaim(server);
+	return r;
+}
+
+/* Memory's clock stands still while nobody is served: there the wait itself
+ * tells the time. */
+static int one_request(struct ss_server *server, int64_t deadline)
+{
+	int64_t until = sys_now_ms() + loop_timeout(server, deadline);
+	for (;;) {
+		int r = loop_step(server, deadline, 1);
+		if (r)
+			return r;
+		if (deadline != SS_NONE &&
+		    (now(server) >= deadline || sys_now_ms() >= until))
+			break;
+	}
+	self(server)->handle_timeout(server);
+	return 0;
+}
+
+int ss_handle_request(struct ss_server *server)
+{
+	int ms = server->config.timeout_ms;
+	return guarded(server, one_request,
+		       ms == SS_NONE ? SS_NONE : now(server) + ms);
+}
+
+/*
+ * Waits for any of those that are left; NULL: it has been shut down.  Without
+ * memory it waits a while, and each looks for itself.
+ */
+static int wait_for_any(struct ss_server **servers, int count)
+{
+	int need = 0;
+	int64_t deadline = SS_NONE;
+	for (int i = 0; i < count; i++)
+		if (servers[i])
+			need += engine_fill(servers[i], NULL, 0);
+	struct pollfd *fds = sys_calloc((size_t)need + 1, sizeof(*fds));
+	if (!fds) {
+		sys_poll(NULL, 0, STARVED_MS);
+		return 0;
+	}
+	struct ss_server *any = NULL;
+	for (int i = 0, n = 0; i < count; i++) {
+		if (!servers[i])
+			continue;
+		any = servers[i];
+		n += engine_fill(any, fds + n, need - n);
+		deadline = nearest(deadline, ss_server_deadline(any));
+	}
+	int r = sys_poll(fds, (nfds_t)need, loop_timeout(any, deadline));
+	r = r == -1 && errno != EINTR ? -errno : 0;
+	sys_free(fds);
+	return r;
+}
+
+/* One turn of each; how many are left. */
+static int turn_all(struct ss_server **servers, int count)
+{
+	int left = 0;
+	for (int i = 0; i < count; i++) {
+		if (!servers[i])
+			continue;
+		int r = ss_server_turn(servers[i], 0);
+		if (r < 0 && r != -ECANCELED)
+			return r;
+		if (r == -ECANCELED) {
+			server_unclaim(servers[i]);
+			servers[i] = NULL;
+		} else {
+			left++;
+		}
+	}
+	return left;
+}
+
+int ss_serve(struct ss_server *const *given, int count)
+{
+	struct ss_server **servers =
+		sys_calloc((size_t)count + 1, sizeof(*servers));
+	if (!servers)
+		return -ENOMEM;
+	int r = 0;
+	for (int i = 0; r >= 0 && i < count; i++) {
+		r = server_usable(given[i]);
+		if (r >= 0)
+			r = server_claim(given[i]);
+		if (r >= 0)
+			servers[i] = given[i];
+	}
+	while (r >= 0 && (r = turn_all(servers, count)) > 0)
+		r = wait_for_any(servers, count);
+	for (int i = 0; i < count; i++)
+		if (servers[i])
+			server_unclaim(servers[i]);
+	sys_free(servers);
+	return r;
+}

@@ -1,0 +1,133 @@
+/*
+ * The process: which servers live in it, and forking it.
+ *
+ * A child must close what belongs to every server, not only to its own, and
+ * request ids must differ between servers.  Neither is possible without a list
+ * of them: the library's only mutable state outside a server.
+ */
+#include "internal.h"
+
+static struct {
+	pthread_mutex_t lock;
+	struct ss_server *servers;
+	unsigned made;
+} process = { .lock = PTHREAD_MUTEX_INITIALIZER };
+
+unsigned process_enter(struct ss_server *server)
+{
+	pthread_mutex_lock(&process.lock);
+	unsigned number = process.made++;
+	server->next_in_process = process.servers;
+	process.servers = server;
+	pthread_mutex_unlock(&process.lock);
+	return number;
+}
+
+/*
+ * A child of a process with threads inherits the locks that they held, and
+ * nobody to release them (fork(2)).
+ */
+int process_admit(struct ss_server *server)
+{
+	const unsigned both = SS_LAYER_THREADS | SS_LAYER_FORKS;
+	const struct ss_server *clash = NULL;
+	pthread_mutex_lock(&process.lock);
+	for (struct ss_server *s = process.servers; s; s = s->next_in_process)
+		if (((s->flags | server->flags) & both) == both && s != server)
+			clash = s;
+	pthread_mutex_unlock(&process.lock);
+	if (!clash)
+		return 0;
+	return ss_refuse(server, -EINVAL,
+			 "%s and %s in one process: one forks, and the other "
+			 "has threads",
+			 server->describe, clash->describe);
+}
+
+void process_leave(struct ss_server *server)
+{
+	pthread_mutex_lock(&process.lock);
+	struct ss_server **at = &process.servers;
+	while (*at && *at != server)
+		at = &(*at)->next_in_process;
+	if (*at)
+		*at = server->next_in_process;
+	pthread_mutex_unlock(&process.lock);
+}
+
+/* Held over the fork, so that the child finds every list whole. */
+static void lock_all(void)
+{
+	pthread_mutex_lock(&process.lock);
+	for (struct ss_server *s = process.servers; s; s = s->next_in_process)
+		pthread_mutex_lock(&s->lock);
+}
+
+static void unlock_all(void)
+{
+	for (struct ss_server *s = process.servers; s; s = s->next_in_process)
+		pthread_mutex_unlock(&s->lock);
+	pthread_mutex_unlock(&process.lock);
+}
+
+static void close_fd(int *fd)
+{
+	if (*fd >= 0)
+		sys_close(*fd);
+	*fd = -1;
+}
+
+static void close_requests(struct ss_server *server,
+			   const struct ss_request *keep)
+{
+	for (struct ss_request *r = server->requests.first; r; r = r->next) {
+		if (r == keep)
+			continue;
+		close_fd(&r->wake_pipe[0]);
+		close_fd(&r->wake_pipe[1]);
+		if (r->source && !(r->source->flags & SS_SOURCE_DGRAM))
+			close_fd(&r->source->fd);
+	}
+}
+
+static void become_child_of(struct ss_server *server,
+			    const struct ss_request *keep)
+{
+	bool own = keep->server == server;
+	server->child = true;
+	for (int i = 0; i < server->listener_count; i++) {
+		struct ss_listener *listener = server->listeners[i];
+		if (!own || !keep->dgram || keep->listener != listener)
+			close_fd(&listener->watch.fd);
+	}
+	close_requests(server, keep);
+	loop_after_fork(server);
+	close_fd(&server->spare_fd);
+	stop_after_fork(server, own);
+}
+
+/*
+ * Signals wait until the child knows that it is one: its ss_shutdown would
+ * stop the parent, where the whole group is told (^C).
+ */
+pid_t ss_fork(struct ss_request *keep)
+{
+	sigset_t all, old;
+	sigfillset(&all);
+	sys_pthread_sigmask(SIG_SETMASK, &all, &old);
+	lock_all();
+	pid_t pid = sys_fork();
+	if (pid == -1)
+		pid = -errno;
+	for (struct ss_server *s = process.servers; s && pid == 0;
+	     s = s->next_in_process)
+		become_child_of(s, keep);
+	unlock_all();
+	if (pid == 0)
+		sigaddset(&old, SIGPIPE);
+	sys_pthread_sigmask(SIG_SETMASK, &old, NULL);
+	for (struct ss_server *s = process.servers; s && pid == 0;
+	     s = s->next_in_process)
+		layers_after_fork(s);
+	return pid;
+}

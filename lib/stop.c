@@ -1,0 +1,263 @@
+/*
+ * Stopping: asking for it from anywhere, and how far it has come, seen alike
+ * by the serving thread, other threads and forked children.
+ *
+ * The state lies in a page shared with the children.  Three pipes wake who
+ * sleeps: `wake` the loop (private to it), `stop` from STOP_CLOSING on those
+ * that are idle, `now` from STOP_HALF on everybody else.  Each of the latter
+ * is written once, and nobody waits for one that has told its news.  Children
+ * keep the read ends: their end of file says that the parent is gone.
+ */
+#include "internal.h"
+
+enum {
+	GRACE_MS = 250,	  /* from half-closing to force */
+	ORPHAN_MS = 1000, /* the same, for a child that enforces it itself */
+};
+
+static size_t page_size(int slots)
+{
+	return sizeof(struct page) + (size_t)slots * sizeof(struct slot);
+}
+
+int stop_init(struct ss_server *server)
+{
+	server->page = ss_shared_alloc(page_size(1));
+	if (!server->page)
+		return -ENOMEM;
+	server->page->slots = 1;
+	server->slot = &server->page->slot[0];
+	atomic_init(&server->page->next_id,
+		    ((unsigned long long)server->number << 40) + 1);
+	if (sys_pipe(server->stop_pipe) == -1 ||
+	    sys_pipe(server->now_pipe) == -1 ||
+	    sys_pipe(server->wake_pipe) == -1)
+		return -errno;
+	return 0;
+}
+
+static void close_end(int *fd)
+{
+	if (*fd >= 0)
+		sys_close(*fd);
+	*fd = -1;
+}
+
+void stop_fini(struct ss_server *server)
+{
+	for (int i = 0; i < 2; i++) {
+		close_end(&server->stop_pipe[i]);
+		close_end(&server->now_pipe[i]);
+		close_end(&server->wake_pipe[i]);
+	}
+	if (server->page)
+		ss_shared_free(server->page, page_size(server->page->slots));
+}
+
+void stop_after_fork(struct ss_server *server, bool own)
+{
+	close_end(&server->stop_pipe[1]);
+	close_end(&server->now_pipe[1]);
+	close_end(&server->wake_pipe[0]);
+	close_end(&server->wake_pipe[1]);
+	if (!own) {
+		close_end(&server->stop_pipe[0]);
+		close_end(&server->now_pipe[0]);
+	}
+}
+
+/* A full pipe has told its news already. */
+static void tell(int fd)
+{
+	if (fd < 0)
+		return;
+	int error = errno;
+	ssize_t ignored = sys_write(fd, "", 1);
+	(void)ignored;
+	errno = error;
+}
+
+void stop_wake(struct ss_server *server)
+{
+	tell(server->wake_pipe[1]);
+}
+
+void stop_drain_wake(struct ss_server *server)
+{
+	char bytes[64];
+	while (sys_read(server->wake_pipe[0], bytes, sizeof(bytes)) ==
+	       (ssize_t)sizeof(bytes))
+		;
+}
+
+/* Async-signal-safe: one lock-free atomic and one write(2). */
+void ss_shutdown(struct ss_server *server)
+{
+	if (server->child)
+		return;
+	atomic_fetch_add(&server->page->shutdowns, 1);
+	stop_wake(server);
+}
+
+bool stop_asked(const struct ss_server *server)
+{
+	return atomic_load(&server->page->shutdowns) > 0;
+}
+
+/* Who asks again from then on, or has already, is in a hurry. */
+void stop_take(struct ss_server *server)
+{
+	unsigned asked = atomic_load(&server->page->shutdowns);
+	while (asked && !atomic_compare_exchange_weak(&server->page->shutdowns,
+						      &asked, asked - 1))
+		;
+	if (asked)
+		server->hurried = true;
+}
+
+int ss_shutdown_wait(struct ss_server *server, int64_t deadline)
+{
+	if (server->child)
+		return -EDEADLK;
+	pthread_mutex_lock(&server->lock);
+	int r = 0;
+	if ((server->owned && pthread_equal(server->owner, pthread_self())) ||
+	    request_runs_here(server))
+		r = -EDEADLK;
+	else
+		ss_shutdown(server);
+	struct timespec at = {
+		.tv_sec = (time_t)(deadline / 1000),
+		.tv_nsec = (long)(deadline % 1000) * 1000000,
+	};
+	while (!r && server->owned) {
+		int error = 0;
+		if (deadline == SS_NONE)
+			pthread_cond_wait(&server->changed, &server->lock);
+		else
+			error = pthread_cond_timedwait(&server->changed,
+						       &server->lock, &at);
+		if (error == ETIMEDOUT && server->owned)
+			r = -ETIMEDOUT;
+	}
+	pthread_mutex_unlock(&server->lock);
+	return r;
+}
+
+void stop_advance(struct ss_server *server, enum stop_phase phase)
+{
+	if (atomic_load(&server->page->phase) >= (int)phase)
+		return;
+	atomic_store(&server->page->phase, (int)phase);
+	if (phase >= STOP_CLOSING)
+		tell(server->stop_pipe[1]);
+	if (phase >= STOP_HALF)
+		tell(server->now_pipe[1]);
+}
+
+int64_t stop_drain_deadline(struct ss_server *server)
+{
+	if (!server->drain_at) {
+		int ms = server->config.drain_ms;
+		server->drain_at = ms == SS_NONE ? SS_NONE : now(server) + ms;
+	}
+	return server->drain_at;
+}
+
+/*
+ * The serving thread runs a handler itself: nobody else can enforce the
+ * deadline, so it looks at the clock.
+ */
+static struct stop_view look_on_loop(struct ss_server *server)
+{
+	struct stop_view view = { .pipe = server->wake_pipe[0],
+				  .until = SS_NONE };
+	unsigned asked = atomic_load(&server->page->shutdowns);
+	int phase = atomic_load(&server->page->phase);
+	if (phase == STOP_OPEN && !asked)
+		return view;
+	unsigned above = phase == STOP_OPEN ? 1 : server->hurry_above;
+	if (phase == STOP_FORCED || asked > above) {
+		server->hurried = true;
+		view.phase = STOP_FORCED;
+		return view;
+	}
+	view.phase = STOP_CLOSING;
+	view.until = stop_drain_deadline(server);
+	if (view.until == SS_NONE || now(server) < view.until)
+		return view;
+	view.until += GRACE_MS;
+	view.phase = now(server) < view.until ? STOP_HALF : STOP_FORCED;
+	return view;
+}
+
+/* A child whose parent is gone, or slow to kill it, ends by itself. */
+static struct stop_view look_as_child(struct ss_server *server, int phase)
+{
+	int64_t since = atomic_load(&server->orphaned_at);
+	if (!since) {
+		since = now(server);
+		atomic_store(&server->orphaned_at, since);
+	}
+	struct stop_view view = { .pipe = -1, .until = since + ORPHAN_MS };
+	view.phase = now(server) < view.until ? STOP_HALF : STOP_FORCED;
+	if (phase == STOP_FORCED)
+		view.phase = STOP_FORCED;
+	return view;
+}
+
+struct stop_view stop_look(struct ss_server *server,
+			   const struct ss_request *req)
+{
+	if (req && req->on_loop)
+		return look_on_loop(server);
+	int phase = atomic_load(&server->page->phase);
+	if (server->child &&
+	    (phase >= STOP_HALF || atomic_load(&server->orphaned_at)))
+		return look_as_child(server, phase);
+	struct stop_view view = { .phase = (enum stop_phase)phase,
+				  .pipe = server->now_pipe[0],
+				  .until = SS_NONE };
+	if (phase >= STOP_HALF)
+		view.pipe = -1;
+	else if (phase == STOP_OPEN && req && atomic_load(&req->idle))
+		view.pipe = server->stop_pipe[0];
+	return view;
+}
+
+void stop_told(struct ss_server *server, const struct ss_request *req,
+	       short revents)
+{
+	if (req && req->on_loop) {
+		stop_drain_wake(server);
+		atomic_store(&server->turn_wanted, true);
+	} else if (server->child && (revents & (POLLHUP | POLLERR))) {
+		atomic_store(&server->orphaned_at, now(server));
+	}
+}
+
+bool ss_stopping(const struct ss_request *req)
+{
+	const struct ss_server *server = req->server;
+	return atomic_load_explicit(&server->page->shutdowns,
+				    memory_order_relaxed) > 0 ||
+	       atomic_load_explicit(&server->page->phase,
+				    memory_order_relaxed) > STOP_OPEN ||
+	       atomic_load_explicit(&server->orphaned_at,
+				    memory_order_relaxed) > 0;
+}
+
+/* ---- shared memory --------------------------------------------------------*/
+
+void *ss_shared_alloc(size_t size)
+{
+	void *memory = sys_mmap(NULL, size, PROT_READ | PROT_WRITE,
+				MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	return memory == MAP_FAILED ? NULL : memory;
+}
+
+void ss_shared_free(void *memory, size_t size)
+{
+	if (memory)
+		sys_munmap(memory, size);
+}

@@ -1,0 +1,196 @@
+/* The system calls that need more than their name. */
+#include "sys.h"
+
+#include <errno.h>
+
+#ifdef SS_LINUX
+#include <sys/syscall.h>
+#endif
+#ifdef SS_COVERAGE
+extern void __gcov_dump(void);
+#endif
+
+/* A descriptor above 2 in place of this one. */
+static int high(int fd)
+{
+	if (fd == -1 || fd > 2)
+		return fd;
+	int up = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+	int error = errno;
+	close(fd);
+	errno = error;
+	return up;
+}
+
+#ifndef SS_LINUX
+static int set_flags(int fd, int nonblocking)
+{
+	int flags = fcntl(fd, F_GETFL);
+	if (flags != -1 && fcntl(fd, F_SETFD, FD_CLOEXEC) != -1 &&
+	    fcntl(fd, F_SETFL,
+		  nonblocking ? flags | O_NONBLOCK : flags & ~O_NONBLOCK) != -1)
+		return fd;
+	int error = errno;
+	close(fd);
+	errno = error;
+	return -1;
+}
+#endif
+
+int sys_do_socket(int family, int type, int protocol)
+{
+	return high(socket(family, type | SOCK_CLOEXEC, protocol));
+}
+
+/* accept4(2); flags: SOCK_NONBLOCK or 0. */
+int sys_do_accept(int fd, struct sockaddr *sa, socklen_t *len, int flags)
+{
+#ifdef SS_LINUX
+	return high(accept4(fd, sa, len, flags | SOCK_CLOEXEC));
+#else
+	fd = high(accept(fd, sa, len));
+	return fd == -1 ? -1 : set_flags(fd, flags & SOCK_NONBLOCK);
+#endif
+}
+
+int sys_do_open(const char *path, int flags, mode_t mode)
+{
+	return high(open(path, flags | O_CLOEXEC, mode));
+}
+
+int sys_do_dup(int fd)
+{
+	return fcntl(fd, F_DUPFD_CLOEXEC, 3);
+}
+
+int sys_do_epoll_create(void)
+{
+#ifdef SS_LINUX
+	return high(epoll_create1(EPOLL_CLOEXEC));
+#else
+	errno = ENOSYS;
+	return -1;
+#endif
+}
+
+/* Readable when that child has ended.  Linux 5.3; ENOSYS elsewhere. */
+int sys_do_pidfd_open(pid_t pid)
+{
+#if defined(SS_LINUX) && defined(SYS_pidfd_open)
+	return high((int)syscall(SYS_pidfd_open, pid, 0));
+#else
+	(void)pid;
+	errno = ENOSYS;
+	return -1;
+#endif
+}
+
+/* Both ends do not block. */
+int sys_do_pipe(int fds[2])
+{
+#ifdef SS_LINUX
+	if (pipe2(fds, O_CLOEXEC | O_NONBLOCK) == -1)
+		return -1;
+	fds[0] = high(fds[0]);
+	fds[1] = high(fds[1]);
+#else
+	if (pipe(fds) == -1)
+		return -1;
+	for (int i = 0; i < 2; i++)
+		if ((fds[i] = high(fds[i])) != -1)
+			fds[i] = set_flags(fds[i], 1);
+#endif
+	if (fds[0] != -1 && fds[1] != -1)
+		return 0;
+	int error = errno;
+	for (int i = 0; i < 2; i++)
+		if (fds[i] != -1)
+			close(fds[i]);
+	errno = error;
+	return -1;
+}
+
+/* sendfile(2) as Linux has it; ENOSYS elsewhere, and who called copies. */
+ssize_t sys_do_send_file(int to, int from, off_t *offset, size_t n)
+{
+#ifdef SS_LINUX
+	return sendfile(to, from, offset, n);
+#else
+	(void)to, (void)from, (void)offset, (void)n;
+	errno = ENOSYS;
+	return -1;
+#endif
+}
+
+/* Sets O_NONBLOCK. */
+int sys_do_nonblock(int fd)
+{
+	int flags = fcntl(fd, F_GETFL);
+	return flags == -1 ? -1 : fcntl(fd, F_SETFL, flags | O_NONBLOCK);
+}
+
+/* Sets FD_CLOEXEC. */
+int sys_do_cloexec(int fd)
+{
+	return fcntl(fd, F_SETFD, FD_CLOEXEC);
+}
+
+int64_t sys_do_now_ms(void)
+{
+	struct timespec now;
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+void sys_exit(int status)
+{
+#ifdef SS_COVERAGE
+	__gcov_dump();
+#endif
+	_exit(status);
+}
+
+void sys_sigpipe_block(struct sys_sigpipe *saved)
+{
+	sigset_t pipe_only;
+	sigemptyset(&pipe_only);
+	sigaddset(&pipe_only, SIGPIPE);
+	sys_pthread_sigmask(SIG_BLOCK, &pipe_only, &saved->old);
+	saved->was_pending = -1;
+	if (sigismember(&saved->old, SIGPIPE) == 1)
+		return;
+	sigset_t pending;
+	saved->was_pending = sys_sigpending(&pending) != -1 &&
+			     sigismember(&pending, SIGPIPE) == 1;
+}
+
+void sys_sigpipe_restore(const struct sys_sigpipe *saved)
+{
+	if (saved->was_pending == -1)
+		return;
+	int error = errno;
+	sigset_t pipe_only;
+	sigemptyset(&pipe_only);
+	sigaddset(&pipe_only, SIGPIPE);
+	static const struct timespec at_once;
+	while (!saved->was_pending &&
+	       sys_sigtimedwait(&pipe_only, NULL, &at_once) == -1 &&
+	       errno == EINTR)
+		;
+	sys_pthread_sigmask(SIG_SETMASK, &saved->old, NULL);
+	errno = error;
+}
+
+#ifdef SS_SYS_TABLE
+#define SYS_ENTRY_DO_FD(name, params, args) .name = sys_do_##name,
+#define SYS_ENTRY_DO(type, name, params, args) .name = sys_do_##name,
+#define SYS_ENTRY(type, name, params, args) .name = name,
+/* clang-format off */
+struct sys_table sys_table = {
+	SYS_DESCRIPTORS(SYS_ENTRY_DO_FD)
+	SYS_WRAPPED(SYS_ENTRY_DO)
+	SYS_PLAIN(SYS_ENTRY)
+	SYS_LINUX(SYS_ENTRY)
+};
+/* clang-format on */
+#endif

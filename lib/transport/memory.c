@@ -1,0 +1,897 @@
+/*
+ * Memory: clients and server in one process, joined by byte queues.
+ *
+ * Under sync nobody can feed a handler that waits, since the thread that would
+ * is the one that serves.  So it sees end of file, or, if it has a time-out,
+ * the clock jumps to it: such a server's clock stands still otherwise, and
+ * the same input gives the same run.  Under threads it waits in earnest.
+ */
+#include <assert.h>
+#include <errno.h>
+#include <pthread.h>
+#include <string.h>
+
+#include <socketserver/layers.h>
+
+#include "../sys.h"
+
+enum { PATIENCE_MS = 1000, WAITS_MAX = 64, PACKET_MAX = 65507 };
+
+struct bytes {
+	unsigned char *data;
+	size_t head, tail, room;
+};
+
+struct ss_memory_client {
+	struct ss_server *server;
+	struct memory *memory;
+	struct ss_memory_client *next; /* waiting to be accepted */
+	int references;		       /* its owner, the queue, requests */
+	struct bytes to_server;	       /* datagrams: each after its size */
+	struct bytes to_client;
+	bool sent_all;	   /* the client's end of file */
+	bool answered_all; /* the server's */
+	bool closed;	   /* by its owner */
+	bool unheard;	   /* nobody will read what it sends */
+	bool queued;
+	struct memory_channel *channel; /* of its stream's request */
+	int status; /* of its request's end; the first that failed */
+};
+
+/* A server's; everything of its clients is under its lock. */
+struct memory {
+	struct ss_listener *listener;
+	pthread_mutex_t lock;
+	pthread_cond_t changed;
+	struct ss_memory_client *first, **last; /* waiting */
+	bool concurrent; /* handlers run beside the clients */
+	bool closed;
+	int64_t clock;
+};
+
+struct memory_channel {
+	struct ss_channel channel;
+	struct ss_source source;
+	struct ss_memory_client *client;
+	bool half, forced; /* cancel_request; lock */
+	int bell[2];	   /* under threads, for wait_any; 0: none; lock */
+};
+
+static struct memory *memory_of(const struct ss_server *server)
+{
+	return ss_layer_state(server, ss_server_transport(server));
+}
+
+static bool is_stream(const struct ss_server *server)
+{
+	return ss_server_transport(server)->flags & SS_LAYER_STREAM;
+}
+
+/* With the lock held: something has changed for who waits. */
+static void tell(struct memory *memory, struct memory_channel *channel)
+{
+	pthread_cond_broadcast(&memory->changed);
+	if (channel && channel->bell[1])
+		(void)!sys_write(channel->bell[1], "", 1);
+}
+
+/* ---- bytes ----------------------------------------------------------------*/
+
+static size_t held(const struct bytes *bytes)
+{
+	return bytes->tail - bytes->head;
+}
+
+static int make_room(struct bytes *bytes, size_t n)
+{
+	size_t kept = held(bytes);
+	if (bytes->head) {
+		memmove(bytes->data, bytes->data + bytes->head, kept);
+		bytes->head = 0;
+		bytes->tail = kept;
+	}
+	if (bytes->room - kept >= n)
+		return 0;
+	size_t room = 2 * (kept + n);
+	unsigned char *data = sys_realloc(bytes->data, room);
+	if (!data)
+		return -ENOMEM;
+	bytes->data = data;
+	bytes->room = room;
+	return 0;
+}
+
+static void append(struct bytes *bytes, const void *data, size_t n)
+{
+	assert(!n || bytes->data);
+	if (n)
+		memcpy(bytes->data + bytes->tail, data, n);
+	bytes->tail += n;
+}
+
+static size_t take(struct bytes *bytes, void *buf, size_t n)
+{
+	if (n > held(bytes))
+		n = held(bytes);
+	if (n)
+		memcpy(buf, bytes->data + bytes->head, n);
+	bytes->head += n;
+	return n;
+}
+
+/* A packet stands after its size. */
+static int append_packet(struct bytes *bytes, const struct iovec *iov,
+			 int count)
+{
+	size_t n = 0;
+	for (int i = 0; i < count; i++)
+		n += iov[i].iov_len;
+	if (make_room(bytes, sizeof(n) + n) < 0)
+		return -ENOMEM;
+	append(bytes, &n, sizeof(n));
+	for (int i = 0; i < count; i++)
+		append(bytes, iov[i].iov_base, iov[i].iov_len);
+	return 0;
+}
+
+static size_t packet_size(const struct bytes *bytes)
+{
+	size_t n;
+	memcpy(&n, bytes->data + bytes->head, sizeof(n));
+	return n;
+}
+
+static size_t take_packet(struct bytes *bytes, void *buf, size_t n)
+{
+	size_t size;
+	take(bytes, &size, sizeof(size));
+	size_t taken = take(bytes, buf, n < size ? n : size);
+	bytes->head += size - taken;
+	return taken;
+}
+
+/* ---- clients --------------------------------------------------------------*/
+
+/* With the lock held. */
+static void let_go(struct ss_memory_client *client)
+{
+	if (--client->references)
+		return;
+	sys_free(client->to_server.data);
+	sys_free(client->to_client.data);
+	sys_free(client);
+}
+
+static void enqueue(struct memory *memory, struct ss_memory_client *client)
+{
+	client->queued = true;
+	client->references++;
+	client->next = NULL;
+	*memory->last = client;
+	memory->last = &client->next;
+}
+
+static struct ss_memory_client *dequeue(struct memory *memory)
+{
+	struct ss_memory_client *client = memory->first;
+	if (!client)
+		return NULL;
+	memory->first = client->next;
+	if (!memory->first)
+		memory->last = &memory->first;
+	client->queued = false;
+	return client;
+}
+
+int ss_memory_connect(struct ss_server *server,
+		      struct ss_memory_client **result)
+{
+	*result = NULL;
+	const struct ss_layer *transport = ss_server_transport(server);
+	if (transport != &ss_memory_server &&
+	    transport != &ss_memory_datagram_server)
+		return -EINVAL;
+	struct memory *memory = memory_of(server);
+	struct ss_memory_client *client = sys_calloc(1, sizeof(*client));
+	if (!client)
+		return -ENOMEM;
+	client->server = server;
+	client->memory = memory;
+	client->references = 1;
+	pthread_mutex_lock(&memory->lock);
+	bool closed = memory->closed;
+	if (!closed && is_stream(server))
+		enqueue(memory, client);
+	pthread_mutex_unlock(&memory->lock);
+	if (closed) {
+		sys_free(client);
+		return -EBADF;
+	}
+	if (is_stream(server))
+		ss_listener_ready(server, memory->listener);
+	*result = client;
+	return 0;
+}
+
+static ssize_t send_packet(struct ss_memory_client *client, const void *data,
+			   size_t n)
+{
+	struct memory *memory = client->memory;
+	struct iovec iov = { (void *)data, n };
+	if (memory->closed)
+		return -EBADF;
+	int r = append_packet(&client->to_server, &iov, 1);
+	if (r == 0 && !client->queued)
+		enqueue(memory, client);
+	return r < 0 ? r : (ssize_t)n;
+}
+
+ssize_t ss_memory_send(struct ss_memory_client *client, const void *data,
+		       size_t n)
+{
+	struct memory *memory = client->memory;
+	ssize_t r;
+	bool stream = is_stream(client->server);
+	pthread_mutex_lock(&memory->lock);
+	if (!stream) {
+		r = send_packet(client, data, n);
+	} else if (client->sent_all || client->unheard) {
+		r = -EPIPE;
+	} else {
+		r = make_room(&client->to_server, n);
+		if (r == 0) {
+			append(&client->to_server, data, n);
+			r = (ssize_t)n;
+		}
+	}
+	tell(memory, client->channel);
+	pthread_mutex_unlock(&memory->lock);
+	if (!stream && r >= 0)
+		ss_listener_ready(client->server, memory->listener);
+	return r;
+}
+
+void ss_memory_shutdown(struct ss_memory_client *client)
+{
+	pthread_mutex_lock(&client->memory->lock);
+	client->sent_all = true;
+	tell(client->memory, client->channel);
+	pthread_mutex_unlock(&client->memory->lock);
+}
+
+void ss_memory_close(struct ss_memory_client *client)
+{
+	if (!client)
+		return;
+	struct memory *memory = client->memory;
+	pthread_mutex_lock(&memory->lock);
+	client->sent_all = client->closed = true;
+	tell(memory, client->channel);
+	let_go(client);
+	pthread_mutex_unlock(&memory->lock);
+}
+
+/* With the lock held: bytes, 0 at the end, -EAGAIN: nothing yet. */
+static ssize_t take_answer(struct ss_memory_client *client, void *buf, size_t n)
+{
+	if (!held(&client->to_client))
+		return client->answered_all ? 0 : -EAGAIN;
+	if (is_stream(client->server))
+		return (ssize_t)take(&client->to_client, buf, n);
+	return (ssize_t)take_packet(&client->to_client, buf, n);
+}
+
+static ssize_t wait_for_answer(struct ss_memory_client *client, void *buf,
+			       size_t n)
+{
+	struct memory *memory = client->memory;
+	int64_t until = sys_now_ms() + PATIENCE_MS;
+	struct timespec at = { .tv_sec = (time_t)(until / 1000),
+			       .tv_nsec = (long)(until % 1000) * 1000000 };
+	pthread_mutex_lock(&memory->lock);
+	ssize_t r;
+	int error = 0;
+	while ((r = take_answer(client, buf, n)) == -EAGAIN && !error)
+		error = pthread_cond_timedwait(&memory->changed, &memory->lock,
+					       &at);
+	pthread_mutex_unlock(&memory->lock);
+	return r;
+}
+
+ssize_t ss_memory_recv(struct ss_memory_client *client, void *buf, size_t n)
+{
+	struct memory *memory = client->memory;
+	for (;;) {
+		pthread_mutex_lock(&memory->lock);
+		ssize_t r = take_answer(client, buf, n);
+		pthread_mutex_unlock(&memory->lock);
+		if (r != -EAGAIN)
+			return r;
+		int turned = ss_server_turn(client->server, 0);
+		if (turned == -EBUSY || (turned == 0 && memory->concurrent))
+			return wait_for_answer(client, buf, n);
+		if (turned <= 0)
+			return turned == 0 ? -EAGAIN : turned;
+	}
+}
+
+/* ---- the channel ----------------------------------------------------------*/
+
+static ssize_t memory_read(struct ss_channel *channel, void *buf, size_t n,
+			   struct ss_block *block)
+{
+	struct memory_channel *mine = (struct memory_channel *)channel;
+	struct ss_memory_client *client = mine->client;
+	pthread_mutex_lock(&client->memory->lock);
+	ssize_t r = (ssize_t)take(&client->to_server, buf, n);
+	if (r == 0 && !client->sent_all && !mine->half && !mine->forced)
+		r = -EAGAIN;
+	pthread_mutex_unlock(&client->memory->lock);
+	*block = (struct ss_block){ .source = &mine->source,
+				    .events = POLLIN,
+				    .until = SS_NONE };
+	return r;
+}
+
+static size_t memory_pending(struct ss_channel *channel)
+{
+	struct ss_memory_client *client =
+		((struct memory_channel *)channel)->client;
+	size_t pending = 0;
+	pthread_mutex_lock(&client->memory->lock);
+	if (is_stream(client->server))
+		pending = held(&client->to_server);
+	pthread_mutex_unlock(&client->memory->lock);
+	return pending;
+}
+
+static ssize_t write_to_client(struct memory_channel *mine,
+			       const struct iovec *iov, int count)
+{
+	struct ss_memory_client *client = mine->client;
+	bool stream = is_stream(client->server);
+	if (client->closed || mine->forced || (stream && client->answered_all))
+		return stream ? -EPIPE : -ECONNREFUSED;
+	size_t total = 0;
+	for (int i = 0; i < count; i++)
+		total += iov[i].iov_len;
+	int r = stream ? make_room(&client->to_client, total)
+		       : append_packet(&client->to_client, iov, count);
+	if (r < 0)
+		return r;
+	for (int i = 0; stream && i < count; i++)
+		append(&client->to_client, iov[i].iov_base, iov[i].iov_len);
+	return (ssize_t)total;
+}
+
+static ssize_t memory_writev(struct ss_channel *channel,
+			     const struct iovec *iov, int count,
+			     struct ss_block *block)
+{
+	(void)block;
+	struct memory_channel *mine = (struct memory_channel *)channel;
+	struct memory *memory = mine->client->memory;
+	pthread_mutex_lock(&memory->lock);
+	ssize_t r = write_to_client(mine, iov, count);
+	pthread_cond_broadcast(&memory->changed);
+	pthread_mutex_unlock(&memory->lock);
+	return r;
+}
+
+/* Only the client has an address here, and it is none. */
+static ssize_t memory_send_to(struct ss_channel *channel, const void *buf,
+			      size_t n, const struct ss_address *to,
+			      struct ss_block *block)
+{
+	struct iovec iov = { (void *)buf, n };
+	return to ? -ENOTSUP : memory_writev(channel, &iov, 1, block);
+}
+
+static int memory_shutdown(struct ss_channel *channel, int how,
+			   struct ss_block *block)
+{
+	(void)block;
+	struct memory_channel *mine = (struct memory_channel *)channel;
+	struct memory *memory = mine->client->memory;
+	pthread_mutex_lock(&memory->lock);
+	if (how != SHUT_RD)
+		mine->client->answered_all = true;
+	if (how != SHUT_WR)
+		mine->half = true;
+	pthread_cond_broadcast(&memory->changed);
+	pthread_mutex_unlock(&memory->lock);
+	return 0;
+}
+
+static void memory_close(struct ss_channel *channel)
+{
+	struct memory_channel *mine = (struct memory_channel *)channel;
+	struct ss_memory_client *client = mine->client;
+	struct memory *memory = client->memory;
+	pthread_mutex_lock(&memory->lock);
+	if (is_stream(client->server))
+		client->answered_all = client->unheard = true;
+	client->channel = NULL;
+	for (int i = 0; i < 2; i++)
+		if (mine->bell[i])
+			sys_close(mine->bell[i]);
+	mine->client = NULL;
+	pthread_cond_broadcast(&memory->changed);
+	let_go(client);
+	pthread_mutex_unlock(&memory->lock);
+}
+
+static const struct ss_channel_ops memory_ops = {
+	.read = memory_read,
+	.writev = memory_writev,
+	.pending = memory_pending,
+	.send_to = memory_send_to,
+	.shutdown = memory_shutdown,
+	.close = memory_close,
+};
+
+/* ---- operations -----------------------------------------------------------*/
+
+static int mem_init(struct ss_server *server, const void *options)
+{
+	(void)options;
+	struct memory *memory = memory_of(server);
+	memory->last = &memory->first;
+	memory->concurrent = ss_server_flags(server) & SS_LAYER_DISPATCHES;
+	memory->clock = 1;
+	pthread_condattr_t attr;
+	int error = pthread_condattr_init(&attr);
+	if (error)
+		return -error;
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	error = pthread_cond_init(&memory->changed, &attr);
+	pthread_condattr_destroy(&attr);
+	if (error)
+		return -error;
+	error = pthread_mutex_init(&memory->lock, NULL);
+	if (error)
+		pthread_cond_destroy(&memory->changed);
+	return -error;
+}
+
+static void mem_fini(struct ss_server *server)
+{
+	struct memory *memory = memory_of(server);
+	pthread_mutex_destroy(&memory->lock);
+	pthread_cond_destroy(&memory->changed);
+}
+
+static int mem_server_bind(struct ss_server *server)
+{
+	const char *const *addresses = ss_server_addresses(server);
+	for (int i = 0; addresses[i]; i++) {
+		struct ss_endpoint endpoint;
+		struct ss_diag why;
+		ssize_t n = ss_resolve(addresses[i], SS_SCHEME_MEMORY,
+				       &endpoint, 1, &why);
+		if (n >= 0 && endpoint.scheme != SS_SCHEME_MEMORY)
+			return ss_refuse(server, -EINVAL,
+					 "%s: memory has no descriptors",
+					 addresses[i]);
+		if (n < 0)
+			return ss_refuse(server, (int)n, "%s", why.text);
+	}
+	unsigned flags = is_stream(server) ? 0 : SS_LISTENER_DGRAM;
+	return ss_listener_add(server, -1, SS_SCHEME_MEMORY, NULL, flags, 0,
+			       &memory_of(server)->listener);
+}
+
+/* Those that still wait are not going to be served. */
+static void mem_listener_close(struct ss_server *server,
+			       struct ss_listener *listener)
+{
+	struct memory *memory = memory_of(server);
+	pthread_mutex_lock(&memory->lock);
+	memory->closed = true;
+	struct ss_memory_client *client;
+	while ((client = dequeue(memory))) {
+		client->answered_all = client->unheard = true;
+		let_go(client);
+	}
+	pthread_cond_broadcast(&memory->changed);
+	pthread_mutex_unlock(&memory->lock);
+	ss_super(server, ss_server_transport(server))
+		->listener_close(server, listener);
+}
+
+/* With the lock held: the request's own copy of the packet. */
+static int give_packet(struct ss_request *req, struct ss_memory_client *client)
+{
+	struct bytes *bytes = &client->to_server;
+	size_t n = packet_size(bytes);
+	bytes->head += sizeof(n);
+	int r = ss_request_set_packet(req, bytes->data + bytes->head, n, false);
+	bytes->head += n;
+	return r;
+}
+
+/* With the lock held.  The queue's reference becomes the request's. */
+static int attach(struct ss_request *req, struct ss_memory_client *client)
+{
+	struct memory_channel *mine = ss_request_space(req);
+	mine->client = client;
+	mine->source.fd = -1;
+	ss_channel_push(req, &mine->channel, &memory_ops);
+	ss_request_set_source(req, &mine->source);
+	if (is_stream(client->server)) {
+		client->channel = mine;
+		return 0;
+	}
+	int r = give_packet(req, client);
+	if (held(&client->to_server))
+		enqueue(client->memory, client);
+	return r;
+}
+
+/*
+ * There is no memory for it: its own loss and nobody else's, since a clock
+ * that stands still never comes to a second try.
+ */
+static int lose_first(struct memory *memory, bool stream, int code)
+{
+	pthread_mutex_lock(&memory->lock);
+	struct ss_memory_client *client = dequeue(memory);
+	client->status = code;
+	if (stream) {
+		client->answered_all = client->unheard = true;
+	} else {
+		size_t n = packet_size(&client->to_server);
+		client->to_server.head += sizeof(n) + n;
+		if (held(&client->to_server))
+			enqueue(memory, client);
+	}
+	pthread_cond_broadcast(&memory->changed);
+	let_go(client);
+	pthread_mutex_unlock(&memory->lock);
+	return -ECONNABORTED;
+}
+
+static int mem_get_request(struct ss_server *server,
+			   struct ss_listener *listener,
+			   struct ss_request **req)
+{
+	struct memory *memory = memory_of(server);
+	pthread_mutex_lock(&memory->lock);
+	bool any = memory->first;
+	pthread_mutex_unlock(&memory->lock);
+	if (!any)
+		return -EAGAIN;
+	int r = ss_request_new(server, listener, sizeof(struct memory_channel),
+			       req);
+	if (r < 0)
+		return lose_first(memory, is_stream(server), r);
+	pthread_mutex_lock(&memory->lock);
+	struct ss_memory_client *client = dequeue(memory);
+	r = attach(*req, client);
+	if (r < 0)
+		client->status = r;
+	pthread_mutex_unlock(&memory->lock);
+	if (r >= 0)
+		return r;
+	ss_request_drop(*req);
+	return -ECONNABORTED;
+}
+
+/* Its client is still there: close_request has not run. */
+static void mem_handle_error(struct ss_server *server, struct ss_request *req,
+			     const struct ss_error *error)
+{
+	struct memory_channel *mine = req ? ss_request_space(req) : NULL;
+	if (mine && mine->client) {
+		struct memory *memory = memory_of(server);
+		pthread_mutex_lock(&memory->lock);
+		if (!mine->client->status)
+			mine->client->status = error->code;
+		pthread_mutex_unlock(&memory->lock);
+	}
+	ss_super(server, ss_server_transport(server))
+		->handle_error(server, req, error);
+}
+
+static int mem_cancel_request(struct ss_server *server, struct ss_request *req,
+			      bool force)
+{
+	struct memory *memory = memory_of(server);
+	struct memory_channel *mine = ss_request_space(req);
+	/* First, so that who is woken by the rest knows why. */
+	int r = ss_super(server, ss_server_transport(server))
+			->cancel_request(server, req, force);
+	pthread_mutex_lock(&memory->lock);
+	mine->half = true;
+	mine->forced = mine->forced || force;
+	tell(memory, mine);
+	pthread_mutex_unlock(&memory->lock);
+	return r;
+}
+
+/* ---- waiting --------------------------------------------------------------*/
+
+/* Nobody else runs: either time passes, or nothing ever comes. */
+static int wait_alone(struct memory *memory, int64_t deadline)
+{
+	if (deadline == SS_NONE)
+		return -ESHUTDOWN;
+	if (memory->clock < deadline)
+		memory->clock = deadline;
+	return -ETIMEDOUT;
+}
+
+static int wait_for_input(struct memory *memory, struct memory_channel *mine,
+			  int64_t deadline)
+{
+	struct ss_memory_client *client = mine->client;
+	struct timespec at = { .tv_sec = (time_t)(deadline / 1000),
+			       .tv_nsec = (long)(deadline % 1000) * 1000000 };
+	int error = 0;
+	pthread_mutex_lock(&memory->lock);
+	while (!held(&client->to_server) && !client->sent_all && !mine->half &&
+	       !error) {
+		if (deadline == SS_NONE)
+			pthread_cond_wait(&memory->changed, &memory->lock);
+		else
+			error = pthread_cond_timedwait(&memory->changed,
+						       &memory->lock, &at);
+	}
+	int r = mine->forced			     ? -ECANCELED
+		: error && !held(&client->to_server) ? -ETIMEDOUT
+						     : 0;
+	pthread_mutex_unlock(&memory->lock);
+	return r;
+}
+
+static int mem_wait(struct ss_server *server, struct ss_request *req,
+		    struct ss_source *source, short events, int64_t deadline)
+{
+	struct memory *memory = memory_of(server);
+	struct memory_channel *mine = req ? ss_request_space(req) : NULL;
+	if (!mine || source != &mine->source || !(events & POLLIN))
+		return ss_super(server, ss_server_transport(server))
+			->wait(server, req, source, events, deadline);
+	if (!memory->concurrent)
+		return wait_alone(memory, deadline);
+	return wait_for_input(memory, mine, deadline);
+}
+
+static struct memory_channel *channel_of(struct ss_request *req)
+{
+	const struct ss_layer *transport =
+		req ? ss_server_transport(ss_request_server(req)) : NULL;
+	if (transport != &ss_memory_server &&
+	    transport != &ss_memory_datagram_server)
+		return NULL;
+	return ss_request_space(req);
+}
+
+/* With the lock held.  Writing never waits, nor does reading a packet. */
+static short readiness(struct memory_channel *mine)
+{
+	const struct ss_memory_client *client = mine->client;
+	char bytes[8];
+	while (mine->bell[0] &&
+	       sys_read(mine->bell[0], bytes, sizeof(bytes)) > 0)
+		;
+	bool readable = held(&client->to_server) || client->sent_all ||
+			mine->half || !is_stream(client->server);
+	return readable ? POLLIN | POLLOUT : POLLOUT;
+}
+
+/* How many of the memory streams among them are ready. */
+static int streams_ready(struct memory *memory, struct ss_wait *waits,
+			 int count)
+{
+	int ready = 0;
+	pthread_mutex_lock(&memory->lock);
+	for (int i = 0; i < count; i++) {
+		struct memory_channel *mine = channel_of(waits[i].req);
+		if (mine)
+			waits[i].revents = readiness(mine) & waits[i].events;
+		ready += mine && waits[i].revents;
+	}
+	pthread_mutex_unlock(&memory->lock);
+	return ready;
+}
+
+static const struct ss_ops *below(const struct ss_server *server)
+{
+	return ss_super(server, ss_server_transport(server));
+}
+
+/* Time jumps, or, where it has no end, so does the input. */
+static int wait_any_alone(struct ss_server *server, struct ss_request *req,
+			  struct ss_wait *waits, int count, int64_t deadline)
+{
+	struct memory *memory = memory_of(server);
+	int r = below(server)->wait_any(server, req, waits, count,
+					memory->clock);
+	if (r >= 0)
+		r += streams_ready(memory, waits, count);
+	if (r)
+		return r;
+	for (int i = 0; deadline == SS_NONE && i < count; i++)
+		if (channel_of(waits[i].req)) {
+			waits[i].revents = waits[i].events & POLLIN;
+			r += waits[i].revents != 0;
+		}
+	if (r)
+		return r;
+	if (deadline == SS_NONE)
+		return below(server)->wait_any(server, req, waits, count,
+					       SS_NONE);
+	if (memory->clock < deadline)
+		memory->clock = deadline;
+	return 0;
+}
+
+/* In place of streams, the pipes that ring when their input changes. */
+static int hang_bells(struct memory *memory, const struct ss_wait *waits,
+		      int count, struct ss_wait *bells)
+{
+	int r = 0;
+	pthread_mutex_lock(&memory->lock);
+	for (int i = 0; r == 0 && i < count; i++) {
+		struct memory_channel *mine = channel_of(waits[i].req);
+		int pipe[2];
+		bells[i] = waits[i];
+		if (mine && !mine->bell[0]) {
+			r = sys_pipe(pipe) == -1 ? -errno : 0;
+			if (r == 0)
+				memcpy(mine->bell, pipe, sizeof(pipe));
+		}
+		if (mine)
+			bells[i] = (struct ss_wait){ .fd = mine->bell[0],
+						     .events = POLLIN };
+	}
+	pthread_mutex_unlock(&memory->lock);
+	return r;
+}
+
+static int wait_any_beside(struct ss_server *server, struct ss_request *req,
+			   struct ss_wait *waits, int count, int64_t deadline)
+{
+	struct memory *memory = memory_of(server);
+	struct ss_wait bells[WAITS_MAX];
+	for (;;) {
+		int r = hang_bells(memory, waits, count, bells);
+		if (r == 0)
+			r = streams_ready(memory, waits, count);
+		if (r)
+			return r;
+		r = below(server)->wait_any(server, req, bells, count,
+					    deadline);
+		if (r <= 0)
+			return r;
+		r = streams_ready(memory, waits, count);
+		for (int i = 0; i < count; i++)
+			if (!channel_of(waits[i].req)) {
+				waits[i].revents = bells[i].revents;
+				r += waits[i].revents != 0;
+			}
+		if (r)
+			return r;
+	}
+}
+
+static int mem_wait_any(struct ss_server *server, struct ss_request *req,
+			struct ss_wait *waits, int count, int64_t deadline)
+{
+	if (!memory_of(server)->concurrent)
+		return wait_any_alone(server, req, waits, count, deadline);
+	return wait_any_beside(server, req, waits, count, deadline);
+}
+
+static int64_t mem_now(struct ss_server *server)
+{
+	struct memory *memory = memory_of(server);
+	if (!memory->concurrent)
+		return memory->clock;
+	return ss_super(server, ss_server_transport(server))->now(server);
+}
+
+/* What both have. */
+#define MEMORY_LAYER                                                           \
+	.server_size = sizeof(struct memory), .init = mem_init,                \
+	.fini = mem_fini,                                                      \
+	.ops = {                                                               \
+		.server_bind = mem_server_bind,                                \
+		.listener_close = mem_listener_close,                          \
+		.get_request = mem_get_request,                                \
+		.handle_error = mem_handle_error,                              \
+		.cancel_request = mem_cancel_request,                          \
+		.wait = mem_wait,                                              \
+		.wait_any = mem_wait_any,                                      \
+		.now = mem_now,                                                \
+	}
+
+const struct ss_layer ss_memory_server = {
+	.name = "memory",
+	.flags = SS_LAYER_TRANSPORT | SS_LAYER_STREAM,
+	MEMORY_LAYER,
+};
+
+const struct ss_layer ss_memory_datagram_server = {
+	.name = "memory-datagram",
+	.flags = SS_LAYER_TRANSPORT,
+	MEMORY_LAYER,
+};
+
+#undef MEMORY_LAYER
+
+/* ---- a handler's test -----------------------------------------------------*/
+
+static int start(const struct ss_handler *handler,
+		 const struct ss_layer *transport, struct ss_server **server,
+		 struct ss_memory_client **client)
+{
+	struct ss_config config = {
+		.transport = transport,
+		.handler = handler,
+		.log_level = SS_NONE,
+	};
+	int r = ss_server_new(server, &config, NULL);
+	if (r < 0)
+		return r;
+	r = ss_memory_connect(*server, client);
+	if (r < 0)
+		ss_server_free(*server);
+	return r;
+}
+
+/* The handler's failure, if it failed, before what it answered. */
+static ssize_t end(struct ss_server *server, struct ss_memory_client *client,
+		   ssize_t answer)
+{
+	if (client->status < 0)
+		answer = client->status;
+	ss_memory_close(client);
+	ss_server_free(server);
+	return answer;
+}
+
+ssize_t ss_memory_exchange(const struct ss_handler *handler, const void *in,
+			   size_t n, void *out, size_t room)
+{
+	struct ss_server *server;
+	struct ss_memory_client *client;
+	int made = start(handler, &ss_memory_server, &server, &client);
+	if (made < 0)
+		return made;
+	size_t got = 0;
+	ssize_t r = ss_memory_send(client, in, n);
+	ss_memory_shutdown(client);
+	while (r >= 0) {
+		char rest[512];
+		bool fits = got < room;
+		r = ss_memory_recv(client, fits ? (char *)out + got : rest,
+				   fits ? room - got : sizeof(rest));
+		if (r == 0)
+			break;
+		if (r > 0)
+			got += (size_t)r;
+	}
+	return end(server, client, r < 0 ? r : (ssize_t)got);
+}
+
+ssize_t ss_memory_exchange_packet(const struct ss_handler *handler,
+				  const void *in, size_t n, void *out,
+				  size_t room)
+{
+	struct ss_server *server;
+	struct ss_memory_client *client;
+	int made = start(handler, &ss_memory_datagram_server, &server, &client);
+	if (made < 0)
+		return made;
+	unsigned char *reply = sys_malloc(PACKET_MAX);
+	ssize_t r = reply ? ss_memory_send(client, in, n) : -ENOMEM;
+	if (r >= 0)
+		r = ss_memory_recv(client, reply, PACKET_MAX);
+	size_t stored = r > 0 && (size_t)r > room ? room : (size_t)r;
+	if (r > 0 && stored)
+		memcpy(out, reply, stored);
+	sys_free(reply);
+	return end(server, client, r);
+}
