@@ -1,0 +1,444 @@
+/*
+ * The echo server: any transport, any model, and what the library lets a
+ * program choose, as options.  It is made of a table of options, a table of
+ * models, and a layer of its own that tells what happens (-v).
+ *
+ *	echo_server -m threading	then, elsewhere: echo_client
+ *	echo_server --help
+ */
+#include "demo.h"
+
+#include <ctype.h>
+#include <getopt.h>
+#include <limits.h>
+#include <stdarg.h>
+
+#include "handlers.h"
+
+#define PROGRAM "echo_server"
+
+struct settings {
+	struct ss_config config;
+	struct ss_socket_options sockets;
+	const char *model;
+	bool verbose;
+	bool trace;
+	bool once;
+	bool loop;
+};
+
+SS_PRINTF(1, 2)
+_Noreturn static void wrong_use(const char *fmt, ...)
+{
+	va_list args;
+
+	fputs(PROGRAM ": ", stderr);
+	va_start(args, fmt);
+	vfprintf(stderr, fmt, args);
+	va_end(args);
+	fputc('\n', stderr);
+	exit(2);
+}
+
+/* What -m knows; a mixin of yours is a line here. */
+static const struct model {
+	const char *name;
+	const struct ss_layer *mixin; /* NULL: base serves, one at a time */
+} models[] = {
+	{ "sync", NULL },
+	{ "threading", &ss_threading_mixin },
+	{ "forking", &ss_forking_mixin },
+};
+
+enum { MODELS = sizeof(models) / sizeof(models[0]) };
+
+/* Adds to the text in buf; what has no room is cut off. */
+static void append(char *buf, size_t size, const char *text)
+{
+	size_t used = strlen(buf);
+
+	snprintf(buf + used, size - used, "%s", text);
+}
+
+static void list_models(char *buf, size_t size)
+{
+	for (size_t i = 0; i < MODELS; i++) {
+		append(buf, size, i > 0 ? ", " : "");
+		append(buf, size, models[i].name);
+	}
+}
+
+static const struct model *find_model(const char *name, size_t len)
+{
+	for (size_t i = 0; i < MODELS; i++)
+		if (strlen(models[i].name) == len &&
+		    memcmp(models[i].name, name, len) == 0)
+			return &models[i];
+	char known[256] = "";
+
+	list_models(known, sizeof(known));
+	wrong_use("unknown model '%.*s'; there are: %s", (int)len, name, known);
+}
+
+static void use_mixin(struct settings *settings, const struct ss_layer *mixin)
+{
+	struct ss_use *use = settings->config.mixins;
+
+	while (use->layer != NULL)
+		use++;
+	if (use == &settings->config.mixins[SS_MIXINS_MAX])
+		wrong_use("--model '%s': too many", settings->model);
+	use->layer = mixin;
+}
+
+/* A comma list, leftmost first, as Python lists base classes. */
+static void use_models(struct settings *settings)
+{
+	const char *name = settings->model;
+
+	for (;;) {
+		size_t len = strcspn(name, ",");
+		const struct model *model = find_model(name, len);
+
+		if (model->mixin != NULL)
+			use_mixin(settings, model->mixin);
+		if (name[len] == '\0')
+			return;
+		name += len + 1;
+	}
+}
+
+/* Tells what happens (-v), and calls super. */
+static const struct ss_layer verbose_layer;
+
+static int verbose_get_request(struct ss_server *server,
+			       struct ss_listener *listener,
+			       struct ss_request **req)
+{
+	const struct ss_ops *super = ss_super(server, &verbose_layer);
+	int err = super->get_request(server, listener, req);
+	char peer[SS_ADDRESS_TEXT];
+
+	if (err >= 0)
+		ss_log(server, SS_LOG_INFO, ss_request_id(*req),
+		       "request from %s",
+		       ss_peer_name(*req, peer, sizeof(peer)));
+	return err;
+}
+
+/* Here and not in end_request: a child counts its bytes for itself. */
+static int verbose_finish_request(struct ss_server *server,
+				  struct ss_request *req)
+{
+	int err = ss_super(server, &verbose_layer)->finish_request(server, req);
+	uint64_t in, out;
+
+	ss_request_bytes(req, &in, &out);
+	ss_log(server, SS_LOG_INFO, ss_request_id(req),
+	       "%llu bytes in, %llu bytes out", (unsigned long long)in,
+	       (unsigned long long)out);
+	return err;
+}
+
+static void verbose_end_request(struct ss_server *server,
+				struct ss_request *req, int status)
+{
+	ss_log(server, SS_LOG_INFO, ss_request_id(req), "end, status %d",
+	       status);
+	ss_super(server, &verbose_layer)->end_request(server, req, status);
+}
+
+static const struct ss_layer verbose_layer = {
+	.name = "verbose",
+	.ops.get_request = verbose_get_request,
+	.ops.finish_request = verbose_finish_request,
+	.ops.end_request = verbose_end_request,
+};
+
+struct choice {
+	const char *name; /* NULL: the end */
+	int value;
+};
+
+/* An option, and where in struct settings its value goes. */
+struct option_row {
+	const char *name;
+	char letter;	      /* 0: long only */
+	const char *argument; /* as --help calls it; NULL: takes none */
+	const char *help;
+	void (*set)(const struct option_row *row, const char *text,
+		    void *value);
+	size_t offset;
+	int min, max;
+	int zero; /* seconds: what 0 stands for */
+	const struct choice *choices;
+};
+
+_Noreturn static void wrong_value(const struct option_row *row,
+				  const char *text, const char *expected)
+{
+	wrong_use("--%s '%s': %s", row->name, text, expected);
+}
+
+static void set_true(const struct option_row *row, const char *text,
+		     void *value)
+{
+	(void)row;
+	(void)text;
+	*(bool *)value = true;
+}
+
+static void set_text(const struct option_row *row, const char *text,
+		     void *value)
+{
+	(void)row;
+	*(const char **)value = text;
+}
+
+/* Digits of the base and nothing else; no sign, no space, no 0x. */
+static bool parse_number(const char *text, const char *digits, int base,
+			 long *number)
+{
+	if (*text == '\0' || text[strspn(text, digits)] != '\0')
+		return false;
+	errno = 0;
+	*number = strtol(text, NULL, base);
+	return errno == 0;
+}
+
+static void set_number(const struct option_row *row, const char *text,
+		       void *value)
+{
+	char expected[80];
+	long number;
+
+	snprintf(expected, sizeof(expected),
+		 "expected a whole number from %d to %d", row->min, row->max);
+	if (!parse_number(text, "0123456789", 10, &number) ||
+	    number < row->min || number > row->max)
+		wrong_value(row, text, expected);
+	*(int *)value = (int)number;
+}
+
+/* Seconds with or without a fraction, to ms; the least above 0 is 1 ms. */
+static void set_seconds(const struct option_row *row, const char *text,
+			void *value)
+{
+	char *end = NULL;
+	double seconds = strtod(text, &end);
+
+	if (!isdigit((unsigned char)text[0]) || *end != '\0' ||
+	    text[strspn(text, "0123456789.")] != '\0' ||
+	    seconds > INT_MAX / 1000)
+		wrong_value(row, text, "expected seconds, such as 2 or 0.5");
+	int ms = (int)(seconds * 1000 + 0.5);
+
+	if (seconds <= 0)
+		*(int *)value = row->zero;
+	else
+		*(int *)value = ms > 0 ? ms : 1;
+}
+
+static void set_choice(const struct option_row *row, const char *text,
+		       void *value)
+{
+	char expected[80] = "expected one of";
+
+	for (const struct choice *c = row->choices; c->name != NULL; c++) {
+		if (strcmp(c->name, text) == 0) {
+			*(int *)value = c->value;
+			return;
+		}
+		append(expected, sizeof(expected), " ");
+		append(expected, sizeof(expected), c->name);
+	}
+	wrong_value(row, text, expected);
+}
+
+static void set_mode(const struct option_row *row, const char *text,
+		     void *value)
+{
+	struct ss_socket_options *sockets = value;
+	long mode;
+
+	if (!parse_number(text, "01234567", 8, &mode) || mode > 07777)
+		wrong_value(row, text, "expected octal digits, such as 0660");
+	sockets->set_mode = true;
+	sockets->mode = (mode_t)mode;
+}
+
+static void show_version(const struct option_row *row, const char *text,
+			 void *value);
+static void show_help(const struct option_row *row, const char *text,
+		      void *value);
+
+static const struct choice levels[] = {
+	{ "error", SS_LOG_ERROR }, { "warning", SS_LOG_WARNING },
+	{ "info", SS_LOG_INFO },   { "debug", SS_LOG_DEBUG },
+	{ "none", SS_NONE },	   { NULL, 0 },
+};
+
+static const struct choice policies[] = {
+	{ "wait", SS_FULL_WAIT },
+	{ "queue", SS_FULL_QUEUE },
+	{ "refuse", SS_FULL_REFUSE },
+	{ NULL, 0 },
+};
+
+#define AT(member) offsetof(struct settings, member)
+
+static const struct option_row rows[] = {
+	{ "model", 'm', "MODEL", "how requests are served (sync)", set_text,
+	  .offset = AT(model) },
+	{ "loop", 0, NULL, "the handler as a straight loop", set_true,
+	  .offset = AT(loop) },
+	{ "once", 0, NULL, "serve one request, then exit", set_true,
+	  .offset = AT(once) },
+	{ "timeout", 0, "SECONDS", "a read or write may take; 0: for ever",
+	  set_seconds, .offset = AT(config.timeouts.io_ms), .zero = SS_NONE },
+	{ "idle", 0, "SECONDS", "a client may be silent between messages",
+	  set_seconds, .offset = AT(config.timeouts.idle_ms), .zero = SS_NONE },
+	{ "total", 0, "SECONDS", "a connection may last", set_seconds,
+	  .offset = AT(config.timeouts.total_ms), .zero = SS_NONE },
+	{ "drain", 0, "SECONDS", "clients have to end when it stops (10)",
+	  set_seconds, .offset = AT(config.drain_ms), .zero = 1 },
+	{ "max-active", 0, "N", "requests served at a time", set_number,
+	  .offset = AT(config.max_active), .min = 1, .max = INT_MAX },
+	{ "full", 0, "WHAT", "beyond those: wait, queue or refuse", set_choice,
+	  .offset = AT(config.full), .choices = policies },
+	{ "backlog", 0, "N", "clients that may wait in the kernel", set_number,
+	  .offset = AT(sockets.request_queue_size), .min = 1, .max = INT_MAX },
+	{ "max-packet", 0, "N", "bytes of a datagram; longer ones are cut",
+	  set_number, .offset = AT(sockets.max_packet_size), .min = 1,
+	  .max = 65535 },
+	{ "reuse-port", 0, NULL, "let other servers bind the port too",
+	  set_true, .offset = AT(sockets.reuse_port) },
+	{ "mode", 0, "OCTAL", "of a Unix socket's file", set_mode,
+	  .offset = AT(sockets) },
+	{ "verbose", 'v', NULL, "tell connects, bytes, ends", set_true,
+	  .offset = AT(verbose) },
+	{ "trace", 0, NULL, "tell every operation", set_true,
+	  .offset = AT(trace) },
+	{ "log", 0, "LEVEL", "error, warning, info, debug or none", set_choice,
+	  .offset = AT(config.log_level), .choices = levels },
+	{ "version", 'V', NULL, "show the version", .set = show_version },
+	{ "help", 'h', NULL, "show this", .set = show_help },
+};
+
+#undef AT
+
+enum { ROWS = sizeof(rows) / sizeof(rows[0]) };
+
+_Noreturn static void exit_flushed(void)
+{
+	if (fflush(stdout) == 0)
+		exit(EXIT_SUCCESS);
+	fprintf(stderr, PROGRAM ": standard output: %s\n", strerror(errno));
+	exit(EXIT_FAILURE);
+}
+
+static void show_version(const struct option_row *row, const char *text,
+			 void *value)
+{
+	(void)row;
+	(void)text;
+	(void)value;
+	printf(PROGRAM " %s\n", ss_version());
+	exit_flushed();
+}
+
+static void show_help(const struct option_row *row, const char *text,
+		      void *value)
+{
+	char known[256] = "";
+
+	(void)text;
+	(void)value;
+	list_models(known, sizeof(known));
+	printf("usage: " PROGRAM " [OPTION]... [ADDRESS]...\n"
+	       "Sends back what clients send, at every ADDRESS (default %s).\n"
+	       "MODEL: a comma list of %s\n",
+	       DEMO_ADDRESS, known);
+	for (row = rows; row < rows + ROWS; row++)
+		printf("  %c%c%c --%-10s %-8s %s\n", row->letter ? '-' : ' ',
+		       row->letter ? row->letter : ' ', row->letter ? ',' : ' ',
+		       row->name, row->argument ? row->argument : "",
+		       row->help);
+	exit_flushed();
+}
+
+static const struct option_row *find_row(int code)
+{
+	for (const struct option_row *row = rows; row < rows + ROWS; row++)
+		if (row->letter == code || code == UCHAR_MAX + 1 + (row - rows))
+			return row;
+	exit(2); /* getopt_long has said what is wrong */
+}
+
+/* The table as getopt_long wants it; codes beyond a char are row numbers. */
+static void parse_options(struct settings *settings, int argc, char *argv[])
+{
+	struct option options[ROWS + 1] = { { NULL, 0, NULL, 0 } };
+	char letters[2 * ROWS + 1] = "";
+	int code;
+
+	for (int i = 0; i < ROWS; i++) {
+		const char letter[] = { rows[i].letter, '\0' };
+		bool takes = rows[i].argument != NULL;
+
+		options[i].name = rows[i].name;
+		options[i].has_arg = takes ? required_argument : no_argument;
+		options[i].val = UCHAR_MAX + 1 + i;
+		append(letters, sizeof(letters), letter);
+		if (takes && rows[i].letter != 0)
+			append(letters, sizeof(letters), ":");
+	}
+	while ((code = getopt_long(argc, argv, letters, options, NULL)) != -1) {
+		const struct option_row *row = find_row(code);
+
+		row->set(row, optarg, (char *)settings + row->offset);
+	}
+}
+
+static void parse_addresses(struct settings *settings, int count, char *argv[])
+{
+	if (count > SS_ADDRESSES_MAX)
+		wrong_use("%d addresses, at most %d", count, SS_ADDRESSES_MAX);
+	settings->config.addresses[0] = DEMO_ADDRESS;
+	for (int i = 0; i < count; i++)
+		settings->config.addresses[i] = argv[i];
+}
+
+/* What looks on stands leftmost, so that it sees all. */
+static void compose(struct settings *settings)
+{
+	int wanted = settings->trace	 ? SS_LOG_DEBUG
+		     : settings->verbose ? SS_LOG_INFO
+					 : settings->config.log_level;
+
+	if (settings->trace)
+		use_mixin(settings, &ss_trace_mixin);
+	if (settings->verbose)
+		use_mixin(settings, &verbose_layer);
+	use_models(settings);
+	if (settings->config.log_level < wanted)
+		settings->config.log_level = wanted;
+	if (settings->loop)
+		settings->config.handler = &ss_echo_loop_handler;
+	settings->config.transport_options = &settings->sockets;
+}
+
+int main(int argc, char *argv[])
+{
+	struct settings settings = {
+		.config.handler = &ss_echo_handler,
+		.config.refusal = "busy, try again later\n",
+		.model = "sync",
+	};
+
+	parse_options(&settings, argc, argv);
+	parse_addresses(&settings, argc - optind, argv + optind);
+	compose(&settings);
+	return demo_run(PROGRAM, &settings.config,
+			settings.once ? ss_handle_request : ss_serve_forever);
+}

@@ -1,0 +1,36 @@
+/*
+ * Handlers to use as they are, or to read before writing one's own: each is a
+ * constant that goes into ss_config.handler, under any model, on any transport.
+ */
+#ifndef HANDLERS_H
+#define HANDLERS_H
+
+#include <socketserver/handler.h>
+
+SS_BEGIN_DECLS
+
+/* RFC 862, message by message: an idle client costs no stack. */
+extern const struct ss_handler ss_echo_handler;
+
+/* The same as a loop; empty datagrams, which look like an end, get no answer.
+ */
+extern const struct ss_handler ss_echo_loop_handler;
+
+/* RFC 863: takes everything, answers nothing. */
+extern const struct ss_handler ss_discard_handler;
+
+/* RFC 867: the time (UTC) in a line, and the connection is closed. */
+extern const struct ss_handler ss_daytime_handler;
+
+/*
+ * Answers each line with the same in capitals (ASCII).  A line of more than
+ * 1023 bytes, its newline included, is answered by a line that begins with
+ * "error: ", and the conversation goes on.
+ */
+extern const struct ss_handler ss_upper_handler;
+
+/* A line of welcome before the client has said a word; then it is closed. */
+extern const struct ss_handler ss_greeting_handler;
+
+SS_END_DECLS
+#endif
