@@ -1,0 +1,322 @@
+# libsocketserver.  `make help` lists the targets and the variables.
+
+# ---- what the user may set --------------------------------------------------
+
+# release, debug, asan, tsan, cov.  `make test` takes debug unless told.
+TEST_VARIANT := $(if $(filter undefined,$(origin VARIANT)),debug,$(VARIANT))
+VARIANT ?= release
+# The poll(2) path, as on systems without epoll(7).
+PORTABLE ?=
+# The library's calls through a table, for tests to replace: all variants but
+# release, and release too where it is tested.
+TABLE ?= $(filter-out release,$(VARIANT))
+# Where everything is built; give another for another compiler.
+BUILD ?= build/$(VARIANT)$(if $(PORTABLE),-portable)$(if \
+	$(filter release,$(VARIANT)),$(if $(TABLE),-table))
+WERROR ?=
+V ?=
+
+PREFIX ?= /usr/local
+LIBDIR ?= $(PREFIX)/lib
+INCLUDEDIR ?= $(PREFIX)/include
+MANDIR ?= $(PREFIX)/share/man
+DESTDIR ?=
+INSTALL ?= install
+CLANG_FORMAT ?= clang-format
+PKG_CONFIG ?= pkg-config
+
+CFLAGS ?= $(OPTIMISE_$(VARIANT))
+ifeq ($(origin CXX),default)
+CXX := $(if $(findstring clang,$(CC)),$(subst clang,clang++,$(CC)),c++)
+endif
+
+# `make run` listens here, `make test` runs this suite, `make lint` this check.
+ADDRESS ?=
+SUITE ?=
+CHECK ?=
+BENCH_ARGS ?=
+
+# ---- variants ---------------------------------------------------------------
+
+VARIANTS := release debug asan tsan cov
+ifeq ($(filter $(VARIANTS),$(VARIANT)),)
+$(error VARIANT is one of: $(VARIANTS))
+endif
+
+OPTIMISE_release := -O2 -g
+OPTIMISE_debug := -Og -g
+OPTIMISE_asan := -O1 -g -fno-omit-frame-pointer
+OPTIMISE_tsan := -O1 -g
+OPTIMISE_cov := -O0 -g
+
+DEFINE_release := -DNDEBUG
+DEFINE_cov := -DSS_COVERAGE
+
+# Compiler and linker both.
+INSTRUMENT_asan := -fsanitize=address,undefined -fno-sanitize-recover=all
+INSTRUMENT_tsan := -fsanitize=thread
+INSTRUMENT_cov := --coverage
+INSTRUMENT := $(INSTRUMENT_$(VARIANT))
+
+# What -Og and the sanitizers guess wrong; the release variant has it on.
+WARN := -Wall -Wextra -Wpedantic -Wshadow -Wstrict-prototypes \
+	-Wmissing-prototypes -Wvla -Wwrite-strings $(if $(WERROR),-Werror) \
+	$(if $(filter-out release,$(VARIANT)),-Wno-maybe-uninitialized) \
+	$(if $(findstring clang,$(CC)),-Wno-unknown-warning-option)
+
+# A test's timeouts, stretched by what the instruments cost.
+STRETCH_asan := 3
+STRETCH_tsan := 5
+STRETCH_cov := 2
+
+# gcc 12's thread sanitizer dies at start where the kernel spreads mappings
+# over more than 28 bits (vm.mmap_rnd_bits): without randomisation it never.
+UNSPREAD_tsan = $$(setarch $$(uname -m) -R true 2>/dev/null && \
+	echo setarch $$(uname -m) -R)
+
+# ---- files ------------------------------------------------------------------
+
+VERSION := $(shell sed -n 's/^.define SS_VERSION "\(.*\)"/\1/p' \
+	include/socketserver/common.h)
+SONAME := libsocketserver.so.$(firstword $(subst ., ,$(VERSION)))
+
+HEADERS := $(sort $(wildcard include/socketserver/*.h))
+LIB_SRC := $(sort $(wildcard lib/*.[cS] lib/*/*.[cS]))
+HANDLER_SRC := $(sort $(wildcard handlers/*.c))
+DEMO_SRC := $(sort $(wildcard demos/*.c))
+TEST_SRC := $(sort $(wildcard test/*.c))
+PEER_SRC := $(sort $(wildcard test/peers/*.c))
+BENCH_SRC := $(sort $(wildcard test/bench/*.c))
+SUITES := $(basename $(notdir $(filter test/t_%.c,$(TEST_SRC))))
+# Those of what is installed.
+MAN := $(sort $(foreach s,3 5 7,$(wildcard include/*/*.$s lib/*.$s \
+	lib/*/*.$s)))
+FORMATTED := $(sort $(HEADERS) $(wildcard $(foreach d,lib lib/* handlers \
+	demos test test/*,$d/*.c $d/*.h)))
+
+object = $(addprefix $(BUILD)/obj/,$(addsuffix .o,$(basename $(1))))
+
+LIB_OBJ := $(call object,$(LIB_SRC))
+STATIC := $(BUILD)/libsocketserver.a
+SHARED := $(BUILD)/libsocketserver.so.$(VERSION)
+HANDLERS := $(BUILD)/libsocketserver-handlers.a
+DEMOS := $(DEMO_SRC:%.c=$(BUILD)/%)
+RUNNER := $(BUILD)/test/run
+PEERS := $(PEER_SRC:%.c=$(BUILD)/%)
+BENCHES := $(BENCH_SRC:test/%.c=$(BUILD)/%)
+
+# ---- commands ---------------------------------------------------------------
+
+# Ours; the user's CPPFLAGS, CFLAGS and LDFLAGS come after them.
+SS_CPPFLAGS := -D_GNU_SOURCE -Iinclude $(DEFINE_$(VARIANT)) \
+	$(if $(TABLE),-DSS_SYS_TABLE) $(if $(PORTABLE),-DSS_PORTABLE)
+SS_CFLAGS := -std=c11 -pthread -fvisibility=hidden $(WARN) $(INSTRUMENT)
+COMPILE = $(CC) $(SS_CPPFLAGS) $(CPPFLAGS) $(SS_CFLAGS) $(CFLAGS)
+# Bound at once: a forked child would bind every function anew.
+LINK = $(CC) -pthread $(INSTRUMENT) $(CFLAGS) -Wl,-z,relro,-z,now $(LDFLAGS)
+
+# By top directory.  The same objects make up both libraries: what is exported
+# is still called directly and inlined (-fno-semantic-interposition).  A suite
+# is declared by test/main.c alone.
+FLAGS_lib := -fPIC -fno-semantic-interposition -iquote lib
+FLAGS_handlers := -iquote handlers
+FLAGS_demos := -iquote handlers
+FLAGS_test = -iquote test -iquote lib -iquote handlers -iquote $(BUILD) \
+	-Wno-missing-prototypes $$($(PKG_CONFIG) --cflags check 2>/dev/null)
+
+# The sanitizers' own symbols come with the program.
+NO_UNDEFINED := $(if $(filter asan tsan,$(VARIANT)),,-Wl,-z,defs)
+
+QUIET := $(findstring s,$(filter-out --%,$(firstword -$(MAKEFLAGS))))
+ifeq ($(V)$(QUIET),)
+say = @printf '  %-5s %s\n' $(1) $@;
+else
+say = $(if $(V),,@)
+endif
+
+# Writes the file anew only if the text changes, so that what hangs on it is
+# made again then and only then.
+quote = '$(subst ','\'',$(1))'
+define keep
+@mkdir -p $(@D)
+@printf '%s\n' $(1) | cmp -s - $@ || printf '%s\n' $(1) >$@
+endef
+
+# ---- targets ----------------------------------------------------------------
+
+.PHONY: all library run test bench lint check-long format install uninstall \
+	clean help run-tests need-check FORCE
+.DELETE_ON_ERROR:
+.SUFFIXES:
+MAKEFLAGS += --no-builtin-rules
+
+all: library $(HANDLERS) $(DEMOS) ## the library, handlers and demos
+
+library: $(STATIC) $(SHARED) ## the library alone, static and shared
+
+ECHO := $(BUILD)/demos/echo_server $(BUILD)/demos/echo_client
+run: $(ECHO) ## the demo echo server; ADDRESS=... elsewhere
+	@exec $< -m threading $(ADDRESS)
+
+test: ## builds and runs all tests; SUITE=t_NAME: one suite
+	+@$(MAKE) --no-print-directory VARIANT=$(TEST_VARIANT) TABLE=1 run-tests
+
+check-long: export SS_LONG := 1
+check-long: test ## the same, with the loops of a night
+
+bench: all $(BENCHES) ## runs the benchmark; BENCH_ARGS=... for it
+	@set -- test/bench/run test/bench/run.py; \
+	[ -x "$$1" ] || shift; \
+	SS_BUILD=$(abspath $(BUILD)) "$$1" $(BENCH_ARGS)
+
+# The debug variant shows which objects make system calls, the release one what
+# is exported.
+lint: ## every static check; CHECK=NAME: one of test/lint/NAME.sh
+	+@$(MAKE) -s --no-print-directory VARIANT=debug TABLE=1 PORTABLE= \
+		BUILD=build/debug all
+	+@$(MAKE) -s --no-print-directory VARIANT=release TABLE= PORTABLE= \
+		BUILD=build/release all
+	@CC=$(call quote,$(CC)) CXX=$(call quote,$(CXX)) test/lint/run.sh $(CHECK)
+
+format: ## lays out all C by .clang-format
+	$(CLANG_FORMAT) -i $(FORMATTED)
+
+help: ## this list
+	@awk -F ' ## ' '/^[a-z-]+:.* ## / { \
+		sub(/:.*/, "", $$1); printf "make %-12s %s\n", $$1, $$2 }' Makefile
+	@echo
+	@echo 'VARIANT=release|debug|asan|tsan|cov  PORTABLE=1  WERROR=1  V=1'
+	@echo 'CC CFLAGS CPPFLAGS LDFLAGS  PREFIX DESTDIR LIBDIR INCLUDEDIR MANDIR'
+	@echo 'BUILD=dir, by default build/$$VARIANT'
+
+clean: ## removes build/
+	rm -rf build
+
+# ---- compiling and linking --------------------------------------------------
+
+$(BUILD)/flags: FORCE
+	$(call keep,$(call quote,$(COMPILE) $(LDFLAGS)))
+
+$(BUILD)/obj/%.o: %.c $(BUILD)/flags
+	@mkdir -p $(@D)
+	$(call say,CC)$(COMPILE) $(FLAGS_$(firstword $(subst /, ,$*))) \
+		-MMD -MP -c -o $@ $<
+
+$(BUILD)/obj/%.o: %.S $(BUILD)/flags
+	@mkdir -p $(@D)
+	$(call say,AS)$(COMPILE) $(FLAGS_$(firstword $(subst /, ,$*))) \
+		-MMD -MP -c -o $@ $<
+
+# A list of objects, for archives to follow files that go.
+$(BUILD)/%.list: FORCE
+	$(call keep,$(call quote,$(LIST_$*)))
+
+LIST_libsocketserver = $(LIB_OBJ)
+LIST_libsocketserver-handlers = $(call object,$(HANDLER_SRC))
+$(STATIC): $(LIB_OBJ)
+$(HANDLERS): $(LIST_libsocketserver-handlers)
+$(STATIC) $(HANDLERS): %.a: %.list
+	$(call say,AR)rm -f $@ && $(AR) rcs $@ $(filter %.o,$^)
+
+$(SHARED): $(LIB_OBJ) $(BUILD)/libsocketserver.list lib/libsocketserver.map
+	$(call say,LINK)$(LINK) -shared -Wl,-soname,$(SONAME) $(NO_UNDEFINED) \
+		-Wl,--version-script=lib/libsocketserver.map \
+		-o $@ $(LIB_OBJ) $(LDLIBS)
+	@ln -sf $(@F) $(BUILD)/$(SONAME)
+	@ln -sf $(SONAME) $(BUILD)/libsocketserver.so
+
+define program
+@mkdir -p $(@D)
+$(call say,LINK)$(LINK) -o $@ $(filter %.o,$^) $(HANDLERS) $(STATIC) $(1) \
+	$(LDLIBS)
+endef
+
+$(DEMOS): $(BUILD)/%: $(BUILD)/obj/%.o $(HANDLERS) $(STATIC)
+	$(program)
+
+$(BENCHES): $(BUILD)/%: $(BUILD)/obj/test/%.o $(HANDLERS) $(STATIC)
+	$(program)
+
+$(PEERS): $(BUILD)/%: $(BUILD)/obj/%.o $(HANDLERS) $(STATIC)
+	$(program)
+
+# ---- tests ------------------------------------------------------------------
+
+# One line a suite, read twice by test/main.c.
+$(BUILD)/suites.inc: FORCE
+	$(call keep,$(if $(SUITES),$(foreach s,$(SUITES),'SUITE($s)'),''))
+
+need-check:
+	@PKG_CONFIG=$(call quote,$(PKG_CONFIG)) test/install/need-check.sh
+
+$(call object,$(TEST_SRC)): | need-check
+$(call object,test/main.c): $(BUILD)/suites.inc
+$(RUNNER): $(call object,$(TEST_SRC)) $(HANDLERS) $(STATIC) $(BUILD)/suites.inc
+	$(call program,$$($(PKG_CONFIG) --libs check))
+
+# What users get has no table.
+INSTALLED := $(if $(filter release,$(VARIANT)),TABLE=)
+
+# The runner comes last, so that check's summary ends the output.
+run-tests: all $(RUNNER) $(PEERS)
+	+@$(if $(SUITE),,MAKE=$(call quote,$(MAKE) $(INSTALLED)) CC=$(call quote,$(CC)) \
+		CXX=$(call quote,$(CXX)) PKG_CONFIG=$(call quote,$(PKG_CONFIG)) \
+		FLAGS=$(call quote,-pthread $(INSTRUMENT)) \
+		RUN="$(UNSPREAD_$(VARIANT))" test/install/run.sh)
+	@export SS_BUILD=$(abspath $(BUILD)) SS_VARIANT=$(VARIANT); \
+	export ASAN_OPTIONS="$${ASAN_OPTIONS-detect_leaks=1}"; \
+	export UBSAN_OPTIONS="$${UBSAN_OPTIONS-print_stacktrace=1}"; \
+	export TSAN_OPTIONS="$${TSAN_OPTIONS-halt_on_error=1 \
+second_deadlock_stack=1 die_after_fork=0}"; \
+	export CK_TIMEOUT_MULTIPLIER="$${CK_TIMEOUT_MULTIPLIER-$(or \
+		$(STRETCH_$(VARIANT)),1)}"; \
+	$(if $(SUITE),export SS_SUITE=$(SUITE);) \
+	$(UNSPREAD_$(VARIANT)) $(RUNNER)
+
+# ---- installing -------------------------------------------------------------
+
+# Prints PAGE ALIAS for each further name in a page's NAME section.
+ALIASES = awk 'FNR == 1 { page = FILENAME; sub(/.*\//, "", page); \
+		section = page; sub(/.*\./, "", section) } \
+	$$1 == ".Sh" { name = $$2 == "NAME" } \
+	name && $$1 == ".Nm" && $$2 "." section != page { \
+		print page, $$2 "." section }' $(MAN) /dev/null
+sections := $(sort $(subst .,,$(suffix $(MAN))))
+into = $(patsubst $(PREFIX)/%,$${prefix}/%,$(1))
+
+install: library ## installs to PREFIX, below DESTDIR
+	$(INSTALL) -d $(DESTDIR)$(LIBDIR)/pkgconfig \
+		$(DESTDIR)$(INCLUDEDIR)/socketserver \
+		$(sections:%=$(DESTDIR)$(MANDIR)/man%)
+	$(INSTALL) -m 644 $(HEADERS) $(DESTDIR)$(INCLUDEDIR)/socketserver
+	$(INSTALL) -m 644 $(STATIC) $(DESTDIR)$(LIBDIR)
+	$(INSTALL) -m 755 $(SHARED) $(DESTDIR)$(LIBDIR)
+	ln -sf $(notdir $(SHARED)) $(DESTDIR)$(LIBDIR)/$(SONAME)
+	ln -sf $(SONAME) $(DESTDIR)$(LIBDIR)/libsocketserver.so
+	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@VERSION@|$(VERSION)|' \
+		-e 's|@LIBDIR@|$(call into,$(LIBDIR))|' \
+		-e 's|@INCLUDEDIR@|$(call into,$(INCLUDEDIR))|' \
+		lib/socketserver.pc.in >$(BUILD)/socketserver.pc
+	$(INSTALL) -m 644 $(BUILD)/socketserver.pc \
+		$(DESTDIR)$(LIBDIR)/pkgconfig
+	@$(ALIASES) | while read -r page alias; do \
+		echo ".so man$${page##*.}/$$page" \
+			>"$(DESTDIR)$(MANDIR)/man$${page##*.}/$$alias"; \
+	done
+	$(foreach s,$(sections),$(INSTALL) -m 644 $(filter %.$s,$(MAN)) \
+		$(DESTDIR)$(MANDIR)/man$s &&) :
+
+uninstall: ## removes what install put there
+	rm -f $(addprefix $(DESTDIR)$(LIBDIR)/,$(notdir $(STATIC) $(SHARED)) \
+		$(SONAME) libsocketserver.so pkgconfig/socketserver.pc) \
+		$(addprefix $(DESTDIR)$(INCLUDEDIR)/socketserver/,$(notdir \
+			$(HEADERS))) \
+		$(foreach m,$(MAN),$(DESTDIR)$(MANDIR)/man$(subst \
+			.,,$(suffix $m))/$(notdir $m))
+	@$(ALIASES) | while read -r page alias; do \
+		rm -f "$(DESTDIR)$(MANDIR)/man$${page##*.}/$$alias"; \
+	done
+	@rmdir $(DESTDIR)$(INCLUDEDIR)/socketserver 2>/dev/null || :
+
+-include $(patsubst %.o,%.d,$(call object,$(LIB_SRC) $(HANDLER_SRC) \
+	$(DEMO_SRC) $(TEST_SRC) $(PEER_SRC) $(BENCH_SRC)))

@@ -1,0 +1,527 @@
+/* What the suites share; support.h says what it promises. */
+#include "support.h"
+
+#ifdef __has_feature
+#if __has_feature(thread_sanitizer)
+#define THREAD_SANITIZER 1
+#endif
+#endif
+#ifdef __SANITIZE_THREAD__
+#define THREAD_SANITIZER 1
+#endif
+
+#include <dirent.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <sys/wait.h>
+
+int rounds(int quick)
+{
+	return getenv("SS_LONG") ? 50 * quick : quick;
+}
+
+/* ---- every model, every transport -----------------------------------------*/
+
+const struct model models[] = {
+	{ "sync", NULL },
+	{ "threading", &ss_threading_mixin },
+	{ "forking", &ss_forking_mixin },
+};
+const int model_count = sizeof(models) / sizeof(*models);
+
+const struct transport transports[] = {
+	{ "tcp", &ss_tcp_server, true },
+	{ "udp", &ss_udp_server, false },
+	{ "unix", &ss_unix_stream_server, true },
+	{ "unixgram", &ss_unix_datagram_server, false },
+};
+const int transport_count = sizeof(transports) / sizeof(*transports);
+
+static char scratch_dir[64];
+static pid_t scratch_owner;
+
+static void remove_scratch(void)
+{
+	if (getpid() != scratch_owner)
+		return;
+	DIR *dir = opendir(scratch_dir);
+	struct dirent *entry;
+	while (dir && (entry = readdir(dir))) {
+		char path[sizeof(scratch_dir) + sizeof(entry->d_name) + 1];
+		snprintf(path, sizeof(path), "%s/%s", scratch_dir,
+			 entry->d_name);
+		if (entry->d_name[0] != '.')
+			unlink(path);
+	}
+	if (dir)
+		closedir(dir);
+	rmdir(scratch_dir);
+}
+
+const char *scratch(void)
+{
+	if (scratch_owner != getpid()) {
+		snprintf(scratch_dir, sizeof(scratch_dir), "/tmp/ss-XXXXXX");
+		ck_assert_ptr_nonnull(mkdtemp(scratch_dir));
+		scratch_owner = getpid();
+		atexit(remove_scratch);
+	}
+	return scratch_dir;
+}
+
+const char *fresh_address(const struct transport *transport)
+{
+	static char text[SS_ADDRESS_TEXT];
+	static int number;
+	if (transport->layer->flags & SS_LAYER_UNIX)
+		snprintf(text, sizeof(text), "%s:%s/s%d", transport->name,
+			 scratch(), number++);
+	else
+		snprintf(text, sizeof(text), "%s://127.0.0.1:0",
+			 transport->name);
+	return text;
+}
+
+struct ss_config config_of(const struct model *model,
+			   const struct transport *transport,
+			   const struct ss_handler *handler)
+{
+	struct ss_config config = {
+		.addresses = { fresh_address(transport) },
+		.transport = transport->layer,
+		.handler = handler,
+	};
+	if (model->mixin)
+		config.mixins[0].layer = model->mixin;
+	return config;
+}
+
+/* ---- a server in a process of its own -------------------------------------*/
+
+static struct ss_server *node_server;
+
+static void on_term(int signal)
+{
+	(void)signal;
+	ss_shutdown(node_server);
+}
+
+static void tell_url(struct ss_server *server, int to)
+{
+	char line[SS_ADDRESS_TEXT];
+	if (!ss_server_url(server, 0, line, sizeof(line) - 1))
+		line[0] = '\0';
+	strncat(line, "\n", sizeof(line) - strlen(line) - 1);
+	ck_assert_int_eq(write(to, line, strlen(line)), (ssize_t)strlen(line));
+}
+
+/* A thread that was joined may be listed for a moment more; the thread
+ * sanitizer has one of its own once there was any. */
+static bool threads_back(int running)
+{
+#ifdef THREAD_SANITIZER
+	running++;
+#endif
+	int64_t until = clock_ms() + 1000;
+	while (threads() > running && clock_ms() < until)
+		pause_ms(1);
+	return threads() <= running;
+}
+
+static _Noreturn void live(const struct ss_config *config, int to,
+			   int (*body)(struct ss_server *))
+{
+	int descriptors = open_descriptors(), running = threads();
+	struct ss_diag why;
+	if (ss_server_new(&node_server, config, &why) < 0) {
+		fprintf(stderr, "a test's server: %s\n", why.text);
+		_exit(2);
+	}
+	struct sigaction action = { .sa_handler = on_term };
+	sigaction(SIGTERM, &action, NULL);
+	tell_url(node_server, to);
+	int r = body(node_server);
+	int abandoned = ss_server_close(node_server);
+	if (abandoned != 0)
+		_exit(4);
+	int freed = ss_server_free(node_server);
+	bool back = open_descriptors() == descriptors &&
+		    threads_back(running) && children() == 0;
+	if (r < 0 || freed < 0)
+		fprintf(stderr, "a test's server: %d, %d\n", r, freed);
+	exit(r < 0 || freed < 0 ? 5 : back ? 0 : 3);
+}
+
+static void read_url(struct node *node)
+{
+	size_t n = 0;
+	while (n < sizeof(node->url) - 1) {
+		struct pollfd fd = { .fd = node->lines, .events = POLLIN };
+		ck_assert_int_eq(poll(&fd, 1, WAIT_MS), 1);
+		ssize_t r = read(node->lines, node->url + n, 1);
+		ck_assert_msg(r == 1, "the server did not start");
+		if (node->url[n] == '\n')
+			break;
+		n++;
+	}
+	node->url[n] = '\0';
+}
+
+void node_run(struct node *node, const struct ss_config *config,
+	      int (*body)(struct ss_server *server))
+{
+	int fds[2];
+	ck_assert_int_eq(pipe(fds), 0);
+	fflush(NULL);
+	node->pid = fork();
+	ck_assert_int_ne(node->pid, -1);
+	if (node->pid == 0) {
+		close(fds[0]);
+		live(config, fds[1], body);
+	}
+	close(fds[1]);
+	node->lines = fds[0];
+	read_url(node);
+}
+
+void node_start(struct node *node, const struct ss_config *config)
+{
+	node_run(node, config, ss_serve_forever);
+}
+
+/* Its own drain deadline is 10 s; a test that needs more is wrong. */
+int node_wait(struct node *node)
+{
+	int status = 0;
+	int64_t until = clock_ms() + 3 * WAIT_MS;
+	pid_t pid;
+	while ((pid = waitpid(node->pid, &status, WNOHANG)) == 0 &&
+	       clock_ms() < until)
+		pause_ms(2);
+	if (pid == 0) {
+		kill(node->pid, SIGKILL);
+		waitpid(node->pid, &status, 0);
+		ck_abort_msg("the server did not end");
+	}
+	close(node->lines);
+	return WIFSIGNALED(status) ? 128 + WTERMSIG(status)
+				   : WEXITSTATUS(status);
+}
+
+int node_stop(struct node *node)
+{
+	kill(node->pid, SIGTERM);
+	return node_wait(node);
+}
+
+/* ---- a server in a thread of this process ---------------------------------*/
+
+struct ss_server *made(const struct ss_config *config)
+{
+	struct ss_server *server;
+	struct ss_diag why;
+	int r = ss_server_new(&server, config, &why);
+	ck_assert_msg(r == 0, "ss_server_new: %d, %s", r, why.text);
+	ck_assert_ptr_nonnull(server);
+	return server;
+}
+
+void refused(const struct ss_config *config, int code, const char *part)
+{
+	struct ss_server *server = (struct ss_server *)&code;
+	struct ss_diag why;
+	int descriptors = open_descriptors();
+	int r = ss_server_new(&server, config, &why);
+	ck_assert_int_eq(r, code);
+	ck_assert_int_eq(why.code, code);
+	ck_assert_ptr_null(server);
+	ck_assert_msg(strstr(why.text, part) != NULL, "\"%s\" lacks \"%s\"",
+		      why.text, part);
+	ck_assert_int_eq(open_descriptors(), descriptors);
+}
+
+static void *serve(void *arg)
+{
+	struct served *served = arg;
+	served->result = ss_serve_forever(served->server);
+	return NULL;
+}
+
+void served_start(struct served *served, const struct ss_config *config)
+{
+	served->server = made(config);
+	if (!ss_server_url(served->server, 0, served->url, sizeof(served->url)))
+		served->url[0] = '\0';
+	ck_assert_int_eq(pthread_create(&served->thread, NULL, serve, served),
+			 0);
+}
+
+void served_stop(struct served *served)
+{
+	ss_shutdown(served->server);
+	ck_assert_int_eq(pthread_join(served->thread, NULL), 0);
+	ck_assert_int_eq(served->result, 0);
+	ck_assert_int_eq(ss_server_close(served->server), 0);
+	ck_assert_int_eq(ss_server_free(served->server), 0);
+}
+
+/* ---- clients --------------------------------------------------------------*/
+
+static int type_of(const struct ss_endpoint *endpoint)
+{
+	return endpoint->scheme == SS_SCHEME_UDP ||
+			       endpoint->scheme == SS_SCHEME_UNIXGRAM
+		       ? SOCK_DGRAM
+		       : SOCK_STREAM;
+}
+
+int try_dial(const char *url)
+{
+	struct ss_endpoint to;
+	struct ss_diag why;
+	ck_assert_msg(ss_resolve(url, SS_SCHEME_ANY, &to, 1, &why) >= 1, "%s",
+		      why.text);
+	int fd = socket(to.address.u.sa.sa_family, type_of(&to) | SOCK_CLOEXEC,
+			0);
+	ck_assert_int_ge(fd, 0);
+	/* Autobind gives it an abstract name (unix(7)). */
+	sa_family_t unnamed = AF_UNIX;
+	if (to.scheme == SS_SCHEME_UNIXGRAM)
+		ck_assert_int_eq(
+			bind(fd, (struct sockaddr *)&unnamed, sizeof(unnamed)),
+			0);
+	struct timeval patience = { .tv_sec = WAIT_MS / 1000 };
+	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
+	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience));
+	if (connect(fd, &to.address.u.sa, to.address.len) == 0)
+		return fd;
+	int error = errno;
+	close(fd);
+	return -error;
+}
+
+int dial(const char *url)
+{
+	int fd = try_dial(url);
+	ck_assert_msg(fd >= 0, "connect to %s: %s", url, strerror(-fd));
+	return fd;
+}
+
+void send_bytes(int fd, const void *data, size_t n)
+{
+	size_t sent = 0;
+	do {
+		ssize_t r = send(fd, (const char *)data + sent, n - sent,
+				 MSG_NOSIGNAL);
+		ck_assert_msg(r >= 0, "send: %s", strerror(errno));
+		sent += (size_t)r;
+	} while (sent < n);
+}
+
+void send_text(int fd, const char *text)
+{
+	send_bytes(fd, text, strlen(text));
+}
+
+void expect_bytes(int fd, void *buf, size_t n)
+{
+	size_t got = 0;
+	while (got < n) {
+		ssize_t r = recv(fd, (char *)buf + got, n - got, 0);
+		ck_assert_msg(r > 0, "after %zu of %zu bytes: %s", got, n,
+			      r ? strerror(errno) : "end of file");
+		got += (size_t)r;
+	}
+}
+
+void expect_text(int fd, const char *text)
+{
+	char got[8192];
+	size_t n = strlen(text);
+	ck_assert_uint_lt(n, sizeof(got));
+	expect_bytes(fd, got, n);
+	got[n] = '\0';
+	ck_assert_str_eq(got, text);
+}
+
+ssize_t recv_within(int fd, void *buf, size_t n, int ms)
+{
+	struct pollfd pollfd = { .fd = fd, .events = POLLIN };
+	if (poll(&pollfd, 1, ms) != 1)
+		return -EAGAIN;
+	ssize_t r = recv(fd, buf, n, 0);
+	return r == -1 ? -errno : r;
+}
+
+void expect_end(int fd)
+{
+	int type = 0;
+	socklen_t len = sizeof(type);
+	getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len);
+	bool dgram = type == SOCK_DGRAM;
+	char byte;
+	ssize_t r = recv_within(fd, &byte, 1, dgram ? 100 : WAIT_MS);
+	ck_assert_int_eq(r, dgram ? -EAGAIN : 0);
+}
+
+void echo_once(const char *url, const char *text)
+{
+	int fd = dial(url);
+	send_text(fd, text);
+	expect_text(fd, text);
+	close(fd);
+}
+
+/* ---- a tape in shared memory ----------------------------------------------*/
+
+struct tape *tape_new(void)
+{
+	struct tape *tape = ss_shared_alloc(sizeof(*tape));
+	ck_assert_ptr_nonnull(tape);
+	return tape;
+}
+
+void tape_note(struct tape *tape, const char *fmt, ...)
+{
+	int at = atomic_fetch_add(&tape->count, 1);
+	if (at >= TAPE_LINES)
+		return;
+	va_list args;
+	va_start(args, fmt);
+	vsnprintf(tape->line[at].text, TAPE_TEXT, fmt, args);
+	va_end(args);
+	tape->line[at].pid = getpid();
+	atomic_store(&tape->line[at].whole, true);
+}
+
+void tape_tell(void *tape, struct ss_server *server, uint64_t id,
+	       const char *operation)
+{
+	(void)server, (void)id;
+	tape_note(tape, "%s", operation);
+}
+
+/* A writer that was killed leaves a line that never becomes whole. */
+static bool whole(struct tape *tape, int line)
+{
+	return line < TAPE_LINES && atomic_load(&tape->line[line].whole);
+}
+
+static int begun_lines(struct tape *tape)
+{
+	int n = atomic_load(&tape->count);
+	return n < TAPE_LINES ? n : TAPE_LINES;
+}
+
+static int whole_lines(struct tape *tape)
+{
+	int n = 0;
+	for (int i = 0; i < begun_lines(tape); i++)
+		n += whole(tape, i);
+	return n;
+}
+
+void tape_wait(struct tape *tape, int lines)
+{
+	int64_t until = clock_ms() + WAIT_MS;
+	while (whole_lines(tape) < lines && clock_ms() < until)
+		pause_ms(2);
+	ck_assert_msg(whole_lines(tape) >= lines, "%d lines of %d: %s",
+		      whole_lines(tape), lines, tape_text(tape));
+}
+
+const char *tape_text_of(struct tape *tape, pid_t pid)
+{
+	static char text[TAPE_LINES * 16];
+	size_t used = 0;
+	text[0] = '\0';
+	for (int i = 0; i < begun_lines(tape); i++) {
+		if (!whole(tape, i))
+			continue;
+		pid_t by = tape->line[i].pid;
+		if ((pid > 0 && by != pid) || (pid < 0 && by == -pid))
+			continue;
+		size_t room = sizeof(text) - used;
+		int n = snprintf(text + used, room, "%s%s", used ? " " : "",
+				 tape->line[i].text);
+		if (n < 0 || (size_t)n >= room)
+			break;
+		used += (size_t)n;
+	}
+	return text;
+}
+
+const char *tape_text(struct tape *tape)
+{
+	return tape_text_of(tape, 0);
+}
+
+int tape_find(struct tape *tape, const char *text)
+{
+	for (int i = 0; i < begun_lines(tape); i++)
+		if (whole(tape, i) && !strcmp(tape->line[i].text, text))
+			return i;
+	return -1;
+}
+
+/* ---- what must come back --------------------------------------------------*/
+
+static int entries(const char *path)
+{
+	DIR *dir = opendir(path);
+	if (!dir)
+		return -1;
+	int n = 0;
+	while (readdir(dir))
+		n++;
+	closedir(dir);
+	return n;
+}
+
+int open_descriptors(void)
+{
+	return entries("/proc/self/fd");
+}
+
+int threads(void)
+{
+	return entries("/proc/self/task");
+}
+
+int children(void)
+{
+	char text[256] = "";
+	FILE *file = fopen("/proc/thread-self/children", "r");
+	if (!file)
+		return 0;
+	if (!fgets(text, sizeof(text), file))
+		text[0] = '\0';
+	fclose(file);
+	int n = 0;
+	for (const char *c = text; *c; c++)
+		n += *c == ' ';
+	return n;
+}
+
+int64_t clock_ms(void)
+{
+	struct timespec now;
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+void pause_ms(int ms)
+{
+	struct timespec pause = { .tv_sec = ms / 1000,
+				  .tv_nsec = (long)(ms % 1000) * 1000000 };
+	nanosleep(&pause, NULL);
+}
+
+bool have(const char *program)
+{
+	char command[128];
+	snprintf(command, sizeof(command), "command -v %s >/dev/null 2>&1",
+		 program);
+	return system(command) == 0;
+}

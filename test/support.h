@@ -1,0 +1,159 @@
+/*
+ * What the suites share: servers in a process or a thread of their own,
+ * clients with deadlines, the tables of models and transports, a tape that
+ * every process writes to, and counts of what must not leak.
+ *
+ * Everything fails the test by ck_assert, never by hanging: each wait is
+ * bounded by WAIT_MS.
+ */
+#ifndef SS_TEST_SUPPORT_H
+#define SS_TEST_SUPPORT_H
+
+#include <check.h>
+#include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <socketserver/socketserver.h>
+
+#include "../lib/sys.h"
+
+enum { WAIT_MS = 5000 };
+
+/* How often a race is tried: 200 times, or 10,000 where SS_LONG is set. */
+int rounds(int quick);
+
+/* ---- every model, every transport -----------------------------------------*/
+
+struct model {
+	const char *name;
+	const struct ss_layer *mixin; /* NULL: sync */
+};
+extern const struct model models[];
+extern const int model_count;
+
+struct transport {
+	const char *name;
+	const struct ss_layer *layer;
+	bool stream;
+};
+extern const struct transport transports[];
+extern const int transport_count;
+
+/* A fresh address of that transport: port 0, or a path in scratch(). */
+const char *fresh_address(const struct transport *transport);
+
+/* A private directory, removed when the test's process ends well. */
+const char *scratch(void);
+
+/* The configuration of one model over one transport. */
+struct ss_config config_of(const struct model *model,
+			   const struct transport *transport,
+			   const struct ss_handler *handler);
+
+/* ---- a server in a process of its own -------------------------------------*/
+
+struct node {
+	pid_t pid;
+	int lines; /* what it tells: its URLs, then anything by node_tell */
+	char url[SS_ADDRESS_TEXT];
+};
+
+/*
+ * Forks a process that makes this server, serves until SIGTERM, closes, frees,
+ * and exits: 0 if its descriptors and threads are back to where they were,
+ * 3 if not, 4 if requests were abandoned.  Returns once it accepts clients.
+ */
+void node_start(struct node *node, const struct ss_config *config);
+/* The same, with another body than ss_serve_forever. */
+void node_run(struct node *node, const struct ss_config *config,
+	      int (*body)(struct ss_server *server));
+/* Asks it to stop, waits, returns its exit status (128 + signal if killed). */
+int node_stop(struct node *node);
+int node_wait(struct node *node);
+
+/* ---- a server in a thread of this process ---------------------------------*/
+
+struct served {
+	struct ss_server *server;
+	pthread_t thread;
+	char url[SS_ADDRESS_TEXT];
+	int result; /* of serve_forever */
+};
+void served_start(struct served *served, const struct ss_config *config);
+/* Shuts down, joins, closes, frees; each must succeed. */
+void served_stop(struct served *served);
+
+/* A server that must be made, and one that must be refused with this code and
+ * a text that has `part` in it. */
+struct ss_server *made(const struct ss_config *config);
+void refused(const struct ss_config *config, int code, const char *part);
+
+/* ---- clients --------------------------------------------------------------*/
+
+/* A connected socket; for unixgram bound too, so that replies find it. */
+int dial(const char *url);
+/* -errno where that fails. */
+int try_dial(const char *url);
+void send_text(int fd, const char *text);
+void send_bytes(int fd, const void *data, size_t n);
+/* Reads exactly this text. */
+void expect_text(int fd, const char *text);
+/* Reads exactly n bytes. */
+void expect_bytes(int fd, void *buf, size_t n);
+/* End of file, or for datagrams nothing within 100 ms. */
+void expect_end(int fd);
+/* One datagram or what there is; -EAGAIN: nothing within ms. */
+ssize_t recv_within(int fd, void *buf, size_t n, int ms);
+/* Sends, reads the same back, for streams or datagrams. */
+void echo_once(const char *url, const char *text);
+
+/* ---- a tape in shared memory ----------------------------------------------*/
+
+enum { TAPE_LINES = 4096, TAPE_TEXT = 60 };
+struct tape {
+	atomic_int count;
+	struct {
+		atomic_bool whole;
+		pid_t pid;
+		char text[TAPE_TEXT];
+	} line[TAPE_LINES];
+};
+struct tape *tape_new(void);
+void tape_note(struct tape *tape, const char *fmt, ...) SS_PRINTF(2, 3);
+/* For struct ss_trace_options. */
+void tape_tell(void *tape, struct ss_server *server, uint64_t id,
+	       const char *operation);
+/* Waits until there are that many lines. */
+void tape_wait(struct tape *tape, int lines);
+/* All of it as "a b c", in a static buffer. */
+const char *tape_text(struct tape *tape);
+/* Only the lines of one process, or of all others (pid < 0). */
+const char *tape_text_of(struct tape *tape, pid_t pid);
+int tape_find(struct tape *tape, const char *text); /* index or -1 */
+
+/* ---- what must come back --------------------------------------------------*/
+
+int open_descriptors(void);
+int threads(void);
+int children(void);
+int64_t clock_ms(void);
+void pause_ms(int ms);
+/* Waits until the condition holds. */
+#define eventually(condition)                                                  \
+	do {                                                                   \
+		int64_t until_ = clock_ms() + WAIT_MS;                         \
+		while (!(condition) && clock_ms() < until_)                    \
+			pause_ms(2);                                           \
+		ck_assert_msg(condition, "never: %s", #condition);             \
+	} while (0)
+
+/* A program that is on this machine. */
+bool have(const char *program);
+
+#endif

@@ -1,0 +1,762 @@
+/*
+ * Memory, descriptors, threads, children: all of them come back, none is
+ * where it must not be, and what belongs to the program is left alone
+ * (PROMISES 2, 8, 10, 11).
+ */
+#include "support.h"
+
+#include <dirent.h>
+#include <limits.h>
+#include <malloc.h>
+#include <poll.h>
+#include <sys/wait.h>
+
+static struct tape *tape;
+static struct sys_table real;
+static int one_thread; /* what threads() says of a process with one */
+
+static void set_up(void)
+{
+	real = sys_table;
+	tape = tape_new();
+	one_thread = threads();
+}
+
+static void tear_down(void)
+{
+	sys_table = real;
+}
+
+/* ---- counts, as the server's process has them -----------------------------*/
+
+struct counts {
+	int descriptors, threads, children;
+	int ours, misplaced; /* descriptors, see look() */
+	size_t bytes;
+	struct ss_stats stats;
+};
+
+/* What the program had open before it made its server. */
+static bool inherited[1024];
+
+/* How many of those that came since are on 0 to 2, or survive an exec. */
+static int look(int *ours)
+{
+	int misplaced = 0;
+	DIR *dir = opendir("/proc/self/fd");
+	struct dirent *entry;
+	*ours = 0;
+	while (dir && (entry = readdir(dir))) {
+		long fd = strtol(entry->d_name, NULL, 10);
+		if (entry->d_name[0] == '.' || fd == dirfd(dir) ||
+		    inherited[fd])
+			continue;
+		++*ours;
+		misplaced += fd <= 2 || !(fcntl((int)fd, F_GETFD) & FD_CLOEXEC);
+	}
+	if (dir)
+		closedir(dir);
+	return misplaced;
+}
+
+/* Asked in one process, answered by the other's serving thread. */
+struct question {
+	atomic_int asked, answered;
+	struct counts counts;
+};
+static struct question *question;
+
+static size_t bytes_in_use(void)
+{
+#if defined(__GLIBC__) && __GLIBC_PREREQ(2, 33)
+	struct mallinfo2 info = mallinfo2();
+	return info.uordblks + info.hblkhd;
+#else
+	return 0;
+#endif
+}
+
+static void answer_service_actions(struct ss_server *server);
+
+static const struct ss_layer answerer = {
+	.name = "answerer",
+	.ops = { .service_actions = answer_service_actions },
+};
+
+static void answer_service_actions(struct ss_server *server)
+{
+	int asked = atomic_load(&question->asked);
+	if (asked != atomic_load(&question->answered)) {
+		struct counts *counts = &question->counts;
+		counts->descriptors = open_descriptors();
+		counts->threads = threads();
+		counts->children = children();
+		counts->bytes = bytes_in_use();
+		counts->misplaced = look(&counts->ours);
+		ss_server_stats(server, &counts->stats);
+		atomic_store(&question->answered, asked);
+	}
+	ss_super(server, &answerer)->service_actions(server);
+}
+
+static struct counts counts_now(void)
+{
+	int asked = atomic_fetch_add(&question->asked, 1) + 1;
+	eventually(atomic_load(&question->answered) == asked);
+	return question->counts;
+}
+
+/* Its own thread comes with the first of the program's. */
+#ifdef __SANITIZE_THREAD__
+enum { SANITIZERS = 1 };
+#else
+enum { SANITIZERS = 0 };
+#endif
+
+/* Nothing is being served any more. */
+static bool is_quiet(const struct counts *counts)
+{
+	return counts->stats.active == 0 && counts->stats.queued == 0 &&
+	       counts->stats.ended == counts->stats.accepted &&
+	       counts->threads <= one_thread + SANITIZERS &&
+	       counts->children == 0;
+}
+
+static struct counts quiet_counts(void)
+{
+	struct counts counts;
+	int64_t until = clock_ms() + WAIT_MS;
+	do
+		counts = counts_now();
+	while (!is_quiet(&counts) && clock_ms() < until);
+	ck_assert_msg(is_quiet(&counts),
+		      "%d threads, %d children, %d accepted, %d ended",
+		      counts.threads, counts.children,
+		      (int)counts.stats.accepted, (int)counts.stats.ended);
+	return counts;
+}
+
+/* ---- 8: storms ------------------------------------------------------------*/
+
+enum { TOGETHER = 8, CROWD = 100, STORM = 10, STORMS = 20 };
+
+static int echo(struct ss_request *req)
+{
+	char buf[512];
+	ssize_t n = ss_read_line(req, buf, sizeof(buf));
+	if (n > 0)
+		n = ss_write(req, buf, (size_t)n);
+	return n > 0 ? SS_AGAIN : (int)n;
+}
+
+/* It uses what a request may own: state, a reason to fail, a FILE. */
+static int rich_setup(struct ss_request *req)
+{
+	memset(ss_state(req), 1, 100);
+	return 0;
+}
+
+static int rich_handle(struct ss_request *req)
+{
+	FILE *file = ss_request_dgram(req) ? NULL : ss_file(req);
+	char line[512];
+	if (!file)
+		return echo(req);
+	while (fgets(line, sizeof(line), file)) {
+		fputs(line, file);
+		fflush(file);
+	}
+	return ss_fail(req, -EPIPE, "%s", "it left");
+}
+
+static const struct ss_handler rich = {
+	.name = "rich",
+	.size = 100,
+	.setup = rich_setup,
+	.handle = rich_handle,
+};
+
+static void part(int fd, bool reset)
+{
+	struct linger linger = { .l_onoff = 1, .l_linger = 0 };
+	if (reset)
+		setsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger));
+	close(fd);
+}
+
+/* Clients of every kind: served, silent, in the middle of a line, reset. */
+static void gust(const char *url, bool stream, int together)
+{
+	int fd[CROWD];
+	for (int i = 0; i < together; i++)
+		fd[i] = dial(url);
+	for (int i = 0; i < together; i++) {
+		if (i % 4 == 0 || !stream)
+			send_text(fd[i], "hello\n");
+		if (i % 4 == 1)
+			send_text(fd[i], "hel");
+	}
+	for (int i = 0; i < together; i++)
+		part(fd[i], stream && i % 4 == 3);
+	int last = dial(url);
+	send_text(last, "hello\n");
+	expect_text(last, "hello\n");
+	close(last);
+}
+
+/* A few again and again, or very many at a time. */
+static void storm(const char *url, bool stream, bool crowd)
+{
+	for (int i = 0; i < (crowd ? 1 : STORM); i++)
+		gust(url, stream, crowd ? CROWD : TOGETHER);
+}
+
+static const struct ss_threading_options hasty = { .idle_ms = 20 };
+
+static struct ss_config counted(const struct model *model,
+				const struct transport *transport,
+				const struct ss_handler *handler)
+{
+	question = ss_shared_alloc(sizeof(*question));
+	struct ss_config config = config_of(model, transport, handler);
+	if (model->mixin == &ss_threading_mixin)
+		config.mixins[0].options = &hasty;
+	config.mixins[model->mixin ? 1 : 0].layer = &answerer;
+	config.poll_interval_ms = 5;
+	config.log_level = SS_NONE;
+	return config;
+}
+
+/*
+ * The allocator's caches and our spare requests make the sum waver, but what
+ * leaks grows with every storm: one allocation for each client of one kind is
+ * 640 bytes.  So one storm that adds nothing is proof enough.
+ */
+static void weather(const struct ss_config *config, bool stream, bool crowd)
+{
+	struct node node;
+	long least = LONG_MAX;
+	node_start(&node, config);
+	storm(node.url, stream, crowd);
+	struct counts before = quiet_counts();
+	for (int i = 0; i < STORMS && least >= 400; i++) {
+		storm(node.url, stream, crowd);
+		struct counts after = quiet_counts();
+		long grown = (long)after.bytes - (long)before.bytes;
+		least = grown < least ? grown : least;
+		ck_assert_int_eq(after.descriptors, before.descriptors);
+		before = after;
+	}
+	ck_assert_msg(least < 400, "%ld bytes more after each storm", least);
+	ck_assert_int_eq(node_stop(&node), 0);
+}
+
+START_TEST(everything_comes_back_after_storms)
+{
+	const struct transport *transport = &transports[_i % transport_count];
+	struct ss_config config =
+		counted(&models[_i / transport_count], transport, &rich);
+	weather(&config, transport->stream, false);
+}
+END_TEST
+
+/* More at a time than are kept for the next ones. */
+START_TEST(everything_comes_back_from_a_crowd)
+{
+	struct ss_config config = counted(&models[_i], &transports[0], &rich);
+	weather(&config, true, true);
+}
+END_TEST
+
+/* What tells where a packet was sent to is kept with it. */
+START_TEST(everything_comes_back_of_addresses)
+{
+	struct ss_config config = counted(&models[_i], &transports[1], &rich);
+	config.addresses[0] = "udp://0.0.0.0:0";
+	weather(&config, false, false);
+}
+END_TEST
+
+/* Threads that are kept, and requests that wait, come back too. */
+START_TEST(everything_comes_back_from_the_queue)
+{
+	struct ss_config config =
+		counted(&models[1 + _i], &transports[0], &rich);
+	config.max_active = 3;
+	config.full = SS_FULL_QUEUE;
+	config.queue_size = 2;
+	weather(&config, true, false);
+}
+END_TEST
+
+/* ---- ways to be without pidfds --------------------------------------------*/
+
+static int no_pidfd(pid_t pid)
+{
+	(void)pid;
+	errno = ENOSYS;
+	return -1;
+}
+
+/* The kernel has them, but there is no descriptor left for one. */
+static int late_pidfd(pid_t pid)
+{
+	static int calls;
+	if (calls++ == 0)
+		return real.pidfd_open(pid);
+	errno = EMFILE;
+	return -1;
+}
+
+enum { WAYS = 3 };
+
+static void watch_children_by(int way)
+{
+	if (way == 1)
+		sys_table.pidfd_open = no_pidfd;
+	if (way == 2)
+		sys_table.pidfd_open = late_pidfd;
+}
+
+START_TEST(everything_comes_back_without_pidfds)
+{
+	watch_children_by(_i);
+	struct ss_config config = counted(&models[2], &transports[0], &rich);
+	weather(&config, true, false);
+}
+END_TEST
+
+/* ---- 10: where descriptors are --------------------------------------------*/
+
+static int tell_look(struct ss_request *req)
+{
+	char line[16];
+	ssize_t n = ss_read_line(req, line, sizeof(line));
+	if (n <= 0)
+		return (int)n;
+	ss_sleep(req, 1);
+	int ours, misplaced = look(&ours);
+	n = ss_printf(req, "%d of %d\n", misplaced, ours);
+	return n > 0 ? SS_AGAIN : (int)n;
+}
+
+static const struct ss_handler looker = { .name = "look", .handle = tell_look };
+
+static struct ss_server *bare_server;
+
+static void stop_bare(int signal)
+{
+	(void)signal;
+	ss_shutdown(bare_server);
+}
+
+static bool is_open(int fd)
+{
+	return fcntl(fd, F_GETFD) != -1;
+}
+
+/* Exits with 0 if 0 to 2 are as before. */
+static _Noreturn void live_bare(const struct ss_config *config, bool bare,
+				int to)
+{
+	char url[SS_ADDRESS_TEXT];
+	for (int fd = 0; fd <= 2; fd++) {
+		if (bare)
+			close(fd);
+		else if (!is_open(fd))
+			dup2(to, fd);
+	}
+	for (int fd = 0; fd < 1024; fd++)
+		inherited[fd] = is_open(fd);
+	if (ss_server_new(&bare_server, config, NULL) < 0)
+		_exit(2);
+	struct sigaction action = { .sa_handler = stop_bare };
+	sigaction(SIGTERM, &action, NULL);
+	ss_server_url(bare_server, 0, url, sizeof(url));
+	dprintf(to, "%s\n", url);
+	int r = ss_serve_forever(bare_server);
+	ss_server_free(bare_server);
+	for (int fd = 0; fd <= 2; fd++)
+		if (is_open(fd) == bare)
+			r = -EBADF;
+	_exit(r == 0 ? 0 : 3);
+}
+
+/* A server's process, without standard descriptors or with them. */
+static void bare_start(struct node *node, const struct ss_config *config,
+		       bool bare)
+{
+	int fds[2];
+	ck_assert_int_eq(pipe(fds), 0);
+	fflush(NULL);
+	node->pid = fork();
+	ck_assert_int_ne(node->pid, -1);
+	if (node->pid == 0)
+		live_bare(config, bare, fds[1]);
+	close(fds[1]);
+	node->lines = fds[0];
+	ssize_t n = read(fds[0], node->url, sizeof(node->url));
+	ck_assert_int_gt(n, 1);
+	node->url[n - 1] = '\0';
+}
+
+static void expect_in_place(const char *who, int misplaced, int ours)
+{
+	ck_assert_msg(misplaced == 0, "%s: %d of %d descriptors", who,
+		      misplaced, ours);
+	ck_assert_int_ge(ours, 3);
+}
+
+static void expect_all_in_place(const struct ss_config *config, bool sync,
+				bool bare)
+{
+	char text[32];
+	int misplaced = -1, ours = -1;
+	struct node node;
+	bare_start(&node, config, bare);
+	int fd = dial(node.url);
+	send_text(fd, "look\n");
+	ssize_t n = recv_within(fd, text, sizeof(text) - 1, WAIT_MS);
+	ck_assert_int_gt(n, 0);
+	text[n] = '\0';
+	ck_assert_int_eq(sscanf(text, "%d of %d", &misplaced, &ours), 2);
+	expect_in_place("handler", misplaced, ours);
+	if (sync)
+		close(fd);
+	struct counts counts = counts_now();
+	expect_in_place("server", counts.misplaced, counts.ours);
+	if (!sync)
+		close(fd);
+	ck_assert_int_eq(node_stop(&node), 0);
+}
+
+START_TEST(descriptors_are_close_on_exec_and_above_2)
+{
+	const struct model *model = &models[_i / transport_count];
+	struct ss_config config =
+		counted(model, &transports[_i % transport_count], &looker);
+	expect_all_in_place(&config, !model->mixin, true);
+	expect_all_in_place(&config, !model->mixin, false);
+}
+END_TEST
+
+START_TEST(descriptors_are_in_place_without_pidfds)
+{
+	watch_children_by(1);
+	struct ss_config config = counted(&models[2], &transports[_i], &looker);
+	expect_all_in_place(&config, false, true);
+	expect_all_in_place(&config, false, false);
+}
+END_TEST
+
+/* ---- 11: children ---------------------------------------------------------*/
+
+/* Those of another process, zombies among them. */
+static int children_of(pid_t pid)
+{
+	char path[64], text[4096] = "";
+	snprintf(path, sizeof(path), "/proc/%d/task/%d/children", (int)pid,
+		 (int)pid);
+	FILE *file = fopen(path, "r");
+	if (!file)
+		return 0;
+	if (!fgets(text, sizeof(text), file))
+		text[0] = '\0';
+	fclose(file);
+	int n = 0;
+	for (const char *c = text; *c; c++)
+		n += *c == ' ';
+	return n;
+}
+
+/* Nothing happens meanwhile that could make the server look. */
+static void expect_reaped(const struct node *node)
+{
+	int64_t from = clock_ms();
+	eventually(children_of(node->pid) == 0);
+	ck_assert_int_lt(clock_ms() - from, 1000);
+}
+
+static int fate(struct ss_request *req)
+{
+	char line[16];
+	ssize_t n = ss_read_line(req, line, sizeof(line));
+	if (n > 0 && !strcmp(line, "fail\n"))
+		return ss_fail(req, -EPROTO, "as it was told");
+	if (n > 0 && !strcmp(line, "die\n"))
+		kill(getpid(), SIGKILL);
+	return n < 0 ? (int)n : 0;
+}
+
+static const struct ss_handler fateful = { .name = "fate", .handle = fate };
+
+static void note_end_request(struct ss_server *server, struct ss_request *req,
+			     int status);
+
+static const struct ss_layer bookkeeper = {
+	.name = "bookkeeper",
+	.ops = { .end_request = note_end_request },
+};
+
+static void note_end_request(struct ss_server *server, struct ss_request *req,
+			     int status)
+{
+	tape_note(tape, "%d", status);
+	ss_super(server, &bookkeeper)->end_request(server, req, status);
+}
+
+static struct ss_config forking(void)
+{
+	struct ss_config config =
+		config_of(&models[2], &transports[0], &fateful);
+	config.mixins[1].layer = &bookkeeper;
+	config.log_level = SS_NONE;
+	return config;
+}
+
+static void tempt(const char *url, const char *line)
+{
+	int fd = dial(url);
+	send_text(fd, line);
+	expect_end(fd);
+	close(fd);
+}
+
+static void tempt_all(const struct node *node)
+{
+	static const char *const fates[] = { "ok\n", "fail\n", "die\n" };
+	for (int i = 0; i < 3; i++) {
+		tempt(node->url, fates[i]);
+		tape_wait(tape, i + 1);
+		expect_reaped(node);
+	}
+}
+
+START_TEST(children_are_reaped_at_once_with_their_status)
+{
+	watch_children_by(_i);
+	struct ss_config config = forking();
+	struct node node;
+	node_start(&node, &config);
+	tempt_all(&node);
+	/* One that outlives the first look at it. */
+	int fd = dial(node.url);
+	pause_ms(250);
+	send_text(fd, "ok\n");
+	expect_end(fd);
+	close(fd);
+	expect_reaped(&node);
+	ck_assert_int_eq(node_stop(&node), 0);
+	char expected[32];
+	snprintf(expected, sizeof(expected), "0 %d %d 0", -ECHILD, -ECHILD);
+	ck_assert_str_eq(tape_text(tape), expected);
+}
+END_TEST
+
+static int serve_beside_a_child(struct ss_server *server)
+{
+	pid_t own = fork();
+	if (own == 0)
+		_exit(7);
+	siginfo_t info;
+	waitid(P_PID, (id_t)own, &info, WEXITED | WNOWAIT);
+	int r = ss_serve_forever(server), status = 0;
+	if (waitpid(own, &status, WNOHANG) != own || !WIFEXITED(status) ||
+	    WEXITSTATUS(status) != 7)
+		return -ECHILD;
+	return r;
+}
+
+START_TEST(children_of_the_program_are_left_alone)
+{
+	watch_children_by(_i % WAYS);
+	struct ss_config config =
+		config_of(&models[_i / WAYS], &transports[0], &fateful);
+	struct node node;
+	config.log_level = SS_NONE;
+	node_run(&node, &config, serve_beside_a_child);
+	for (int i = 0; i < 3; i++)
+		tempt(node.url, "ok\n");
+	ck_assert_int_eq(node_stop(&node), 0);
+}
+END_TEST
+
+/* ---- 11: SIGCHLD ----------------------------------------------------------*/
+
+static atomic_int *signals; /* taken by the program's handler */
+
+static void count_signal(int signal)
+{
+	(void)signal;
+	atomic_fetch_add(signals, 1);
+}
+
+static void reap_everything(int signal)
+{
+	int error = errno;
+	(void)signal;
+	while (waitpid(-1, NULL, WNOHANG) > 0)
+		atomic_fetch_add(signals, 1);
+	errno = error;
+}
+
+static int serve_under(struct ss_server *server, void (*disposition)(int))
+{
+	struct sigaction action = { .sa_handler = disposition }, old, after;
+	sigaction(SIGCHLD, &action, &old);
+	int r = ss_serve_forever(server);
+	sigaction(SIGCHLD, &old, &after);
+	return after.sa_handler == disposition ? r : -EINVAL;
+}
+
+static int serve_under_default(struct ss_server *server)
+{
+	return serve_under(server, SIG_DFL);
+}
+
+static int serve_under_ignore(struct ss_server *server)
+{
+	return serve_under(server, SIG_IGN);
+}
+
+static int serve_under_count(struct ss_server *server)
+{
+	return serve_under(server, count_signal);
+}
+
+static int serve_under_reaper(struct ss_server *server)
+{
+	return serve_under(server, reap_everything);
+}
+
+static const struct disposition {
+	int (*serve)(struct ss_server *server);
+	bool takes_status; /* what our children exited with may be lost */
+	bool tells;	   /* the program's handler runs */
+} dispositions[] = {
+	{ serve_under_default, false, false },
+	{ serve_under_ignore, true, false },
+	{ serve_under_count, false, true },
+	{ serve_under_reaper, true, false },
+};
+enum { DISPOSITIONS = sizeof(dispositions) / sizeof(*dispositions) };
+
+START_TEST(sigchld_is_the_programs)
+{
+	const struct disposition *how = &dispositions[_i / WAYS];
+	signals = ss_shared_alloc(sizeof(*signals));
+	watch_children_by(_i % WAYS);
+	struct ss_config config = forking();
+	struct node node;
+	node_run(&node, &config, how->serve);
+	tempt_all(&node);
+	ck_assert_int_eq(node_stop(&node), 0);
+	ck_assert_int_eq(atomic_load(&tape->count), 3);
+	for (int i = 0; i < 3; i++) {
+		long status = strtol(tape->line[i].text, NULL, 10);
+		ck_assert_msg(status == (i ? -ECHILD : 0) ||
+				      (how->takes_status && status == 0),
+			      "%d: %ld", i, status);
+	}
+	if (how->tells)
+		ck_assert_int_ge(atomic_load(signals), 3);
+}
+END_TEST
+
+/* ---- 11: who only ever calls handle_request -------------------------------*/
+
+static int serve_one_by_one(struct ss_server *server)
+{
+	int r;
+	do
+		r = ss_handle_request(server);
+	while (r >= 0);
+	return r == -ECANCELED ? 0 : r;
+}
+
+START_TEST(children_are_reaped_under_handle_request)
+{
+	watch_children_by(_i);
+	struct ss_config config = forking();
+	config.timeout_ms = 50;
+	struct node node;
+	node_run(&node, &config, serve_one_by_one);
+	for (int i = 0; i < 5; i++)
+		tempt(node.url, "ok\n");
+	expect_reaped(&node);
+	tape_wait(tape, 5);
+	ck_assert_int_eq(node_stop(&node), 0);
+}
+END_TEST
+
+/* ---- 11: neither pidfd nor pipe
+ * --------------------------------------------*/
+
+static atomic_bool *pipes_fail;
+
+static int failing_pipe(int fds[2])
+{
+	if (!atomic_load(pipes_fail))
+		return real.pipe(fds);
+	errno = EMFILE;
+	return -1;
+}
+
+START_TEST(children_that_nothing_watches_are_reaped)
+{
+	pipes_fail = ss_shared_alloc(sizeof(*pipes_fail));
+	watch_children_by(1);
+	sys_table.pipe = failing_pipe;
+	struct ss_config config = forking();
+	struct node node;
+	node_start(&node, &config);
+	atomic_store(pipes_fail, true);
+	tempt_all(&node);
+	ck_assert_int_eq(node_stop(&node), 0);
+	ck_assert_int_eq(atomic_load(&tape->count), 3);
+}
+END_TEST
+
+/* ---- the suite ------------------------------------------------------------*/
+
+static TCase *new_case(Suite *suite, const char *name)
+{
+	TCase *tcase = tcase_create(name);
+	suite_add_tcase(suite, tcase);
+	tcase_add_checked_fixture(tcase, set_up, tear_down);
+	tcase_set_timeout(tcase, 20);
+	return tcase;
+}
+
+Suite *t_resources(void)
+{
+	Suite *suite = suite_create("t_resources");
+	TCase *tcase = new_case(suite, "storms");
+	tcase_add_loop_test(tcase, everything_comes_back_after_storms, 0,
+			    model_count * transport_count);
+	tcase_add_loop_test(tcase, everything_comes_back_from_a_crowd, 0,
+			    model_count);
+	tcase_add_loop_test(tcase, everything_comes_back_of_addresses, 0,
+			    model_count);
+	tcase_add_loop_test(tcase, everything_comes_back_from_the_queue, 0, 2);
+	tcase_add_loop_test(tcase, everything_comes_back_without_pidfds, 1,
+			    WAYS);
+
+	tcase = new_case(suite, "descriptors");
+	tcase_add_loop_test(tcase, descriptors_are_close_on_exec_and_above_2, 0,
+			    model_count * transport_count);
+	tcase_add_loop_test(tcase, descriptors_are_in_place_without_pidfds, 0,
+			    transport_count);
+
+	tcase = new_case(suite, "children");
+	tcase_add_loop_test(
+		tcase, children_are_reaped_at_once_with_their_status, 0, WAYS);
+	tcase_add_loop_test(tcase, children_of_the_program_are_left_alone, 0,
+			    model_count * WAYS);
+	tcase_add_loop_test(tcase, sigchld_is_the_programs, 0,
+			    DISPOSITIONS * WAYS);
+	tcase_add_loop_test(tcase, children_are_reaped_under_handle_request, 0,
+			    WAYS);
+	tcase_add_test(tcase, children_that_nothing_watches_are_reaped);
+	return suite;
+}
