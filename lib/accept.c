@@ -19,7 +19,8 @@ enum {
 void accept_error(struct ss_server *server, struct ss_request *req, int code,
 		  enum ss_phase phase)
 {
-	const struct failure *said = req ? req->failure : NULL;
+	const struct failure *said =
+		req && req->rare ? &req->rare->failure : NULL;
 	struct ss_error error = {
 		.code = code,
 		.phase = phase,

@@ -154,8 +154,7 @@ static int base_cancel_request(struct ss_server *server, struct ss_request *req,
 {
 	(void)server;
 	atomic_store(&req->cancel, force ? CANCEL_FORCED : CANCEL_HALF);
-	if (req->wake_pipe[1] >= 0)
-		(void)!sys_write(req->wake_pipe[1], "", 1);
+	wait_ring(req);
 	const struct ss_source *source = req->source;
 	/* Not by the source's flags, which are its runner's alone. */
 	if (source && source->fd >= 0 && !req->dgram)

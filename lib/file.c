@@ -29,7 +29,7 @@ static ssize_t file_write(void *cookie, const char *buf, size_t n)
 static int file_forget(void *cookie)
 {
 	struct ss_request *req = cookie;
-	req->file = NULL;
+	req->rare->file = NULL;
 	return 0;
 }
 
@@ -40,13 +40,18 @@ FILE *ss_file(struct ss_request *req)
 		.write = file_write,
 		.close = file_forget,
 	};
-	if (req->file)
-		return req->file;
-	req->file = fopencookie(req, "r+", functions);
+	struct rare *rare = request_rare(req);
+	if (!rare) {
+		errno = ENOMEM;
+		return NULL;
+	}
+	if (rare->file)
+		return rare->file;
+	rare->file = fopencookie(req, "r+", functions);
 	/* With a buffer, writing after reading would want to seek back. */
-	if (req->file)
-		setvbuf(req->file, NULL, _IONBF, 0);
-	return req->file;
+	if (rare->file)
+		setvbuf(rare->file, NULL, _IONBF, 0);
+	return rare->file;
 }
 
 #else
@@ -63,6 +68,6 @@ FILE *ss_file(struct ss_request *req)
 
 void file_close(struct ss_request *req)
 {
-	if (req->file)
-		fclose(req->file);
+	if (req->rare && req->rare->file)
+		fclose(req->rare->file);
 }

@@ -86,6 +86,8 @@ struct ss_server {
 	size_t request_states; /* bytes of all layers' request states */
 	void *states;
 	char describe[256];
+	struct ss_timeouts
+		timeouts;    /* the handler's over the configuration's */
 	unsigned number;     /* of this server in the process */
 	bool no_stderr;	     /* when it was made */
 	ino_t stderr_socket; /* the same; 0: it was none */
@@ -253,16 +255,28 @@ struct buffer {
 	unsigned char data[];
 };
 
-/* An address in as few bytes as internet ones need. */
+/* An address in as few bytes as internet ones need; its length follows from
+ * its family, of which 0 is none. */
 struct compact {
-	uint16_t len; /* 0: none */
-	unsigned char bytes[sizeof(struct sockaddr_in6)];
+	_Alignas(4) unsigned char bytes[sizeof(struct sockaddr_in6)];
 };
 
 /* What ss_fail was told, and with which code. */
 struct failure {
 	int code;
 	char text[256];
+};
+
+/* What few requests need, so that the others do not carry it: made when it is
+ * first wanted, and kept with the spare request. */
+struct rare {
+	FILE *file;
+	struct failure failure;		 /* ss_fail's last */
+	struct ss_address peer;		 /* where compact is too small */
+	struct ss_address local;	 /* len 0: ask */
+	struct ss_timeouts own_timeouts; /* ss_request_set_timeouts */
+	struct ss_timeouts timeouts;	 /* in force, if not the server's */
+	int wake_pipe[2];		 /* lock; -1: none */
 };
 
 enum request_cancel {
@@ -285,23 +299,17 @@ struct ss_request {
 	struct ss_channel *top;
 	struct ss_source *source;
 	struct buffer *in, *out;
-	FILE *file;
-	struct failure *failure; /* ss_fail's last; heap */
+	struct rare *rare; /* heap, or NULL; lock to set it */
 
+	const struct ss_timeouts *timeouts; /* those in force */
 	int64_t accepted_at;
-	int64_t deadline;		 /* of the call in progress */
-	struct ss_timeouts own_timeouts; /* ss_request_set_timeouts */
-	struct ss_timeouts timeouts;	 /* those in force */
+	int64_t deadline; /* of the call in progress */
 	size_t sent;
 	atomic_ullong bytes_in, bytes_out; /* written by the runner alone */
 
 	pthread_t runner; /* lock */
 	pid_t pid;	  /* lock */
-	int wake_pipe[2]; /* lock; -1: none */
-
 	struct compact peer;
-	struct ss_address *far_peer; /* where compact is too small; heap */
-	struct ss_address *local;    /* heap; NULL: ask */
 
 	atomic_uchar cancel;	    /* enum request_cancel */
 	atomic_bool idle;	    /* between messages */
@@ -314,10 +322,9 @@ struct ss_request {
 	bool reply_wanted; /* datagram: even an empty one */
 	bool midway;	   /* within a message: io_ms, not idle_ms */
 	bool eof, eof_told;
-	bool detached;
 	bool running, on_loop; /* lock */
 	bool entered;	       /* counts as active; lock */
-	size_t space;	       /* bytes from `extra` to the channel's space */
+	uint32_t space;	       /* bytes from `extra` to the channel's space */
 	_Alignas(16) unsigned char extra[]; /* layers' states, channel */
 };
 
@@ -329,11 +336,12 @@ bool request_runs_here(struct ss_server *server); /* lock */
 void requests_cancel(struct ss_server *server, bool force, bool idle_only);
 void request_refuse(struct ss_request *req, enum ss_refused reason, int status);
 void requests_free_spares(struct ss_server *server);
+struct rare *request_rare(struct ss_request *req);
 
 /* timeout.c */
 struct ss_timeouts timeouts_over(const struct ss_timeouts *first,
 				 const struct ss_timeouts *second);
-void timeout_merge(struct ss_request *req);
+int timeout_merge(struct ss_request *req);
 int64_t timeout_deadline(struct ss_request *req, short events);
 int timeout_struck(struct ss_request *req);
 int timeout_interrupted(struct ss_request *req);
@@ -373,6 +381,7 @@ int wait_source(struct ss_server *server, struct ss_request *req,
 int wait_several(struct ss_server *server, struct ss_request *req,
 		 struct ss_wait *waits, int count, int64_t deadline);
 int wait_wake(struct ss_server *server, struct ss_request *req);
+void wait_ring(struct ss_request *req); /* lock */
 
 static inline const struct ss_ops *self(const struct ss_server *server)
 {

@@ -83,8 +83,10 @@ static void close_requests(struct ss_server *server,
 	for (struct ss_request *r = server->requests.first; r; r = r->next) {
 		if (r == keep)
 			continue;
-		close_fd(&r->wake_pipe[0]);
-		close_fd(&r->wake_pipe[1]);
+		if (r->rare) {
+			close_fd(&r->rare->wake_pipe[0]);
+			close_fd(&r->rare->wake_pipe[1]);
+		}
 		if (r->source && !(r->source->flags & SS_SOURCE_DGRAM))
 			close_fd(&r->source->fd);
 	}

@@ -31,24 +31,46 @@ int request_new(struct ss_server *server, struct ss_listener *listener,
 {
 	size_t extra = server->request_states + space;
 	struct ss_request *req = take_spare(server, space);
-	if (req)
+	bool spare = req;
+	if (spare)
 		space = req->space;
 	else
 		req = sys_malloc(sizeof(*req) + extra);
 	if (!req)
 		return -ENOMEM;
+	struct rare *kept = spare ? req->rare : NULL;
 	memset(req, 0, sizeof(*req) + server->request_states + space);
+	req->rare = kept;
 	req->server = server;
 	req->listener = listener;
-	req->space = space;
+	req->space = (uint32_t)space;
 	req->id = atomic_fetch_add(&server->page->next_id, 1);
 	req->handler = server->config.handler;
 	req->accepted_at = now(server);
 	req->deadline = SS_NONE;
-	req->wake_pipe[0] = req->wake_pipe[1] = -1;
 	timeout_merge(req);
 	*result = req;
 	return 0;
+}
+
+static void rare_reset(struct rare *rare)
+{
+	memset(rare, 0, sizeof(*rare));
+	rare->wake_pipe[0] = rare->wake_pipe[1] = -1;
+}
+
+struct rare *request_rare(struct ss_request *req)
+{
+	if (req->rare)
+		return req->rare;
+	struct rare *rare = sys_malloc(sizeof(*rare));
+	if (!rare)
+		return NULL;
+	rare_reset(rare);
+	pthread_mutex_lock(&req->server->lock);
+	req->rare = rare;
+	pthread_mutex_unlock(&req->server->lock);
+	return rare;
 }
 
 int ss_request_new(struct ss_server *server, struct ss_listener *listener,
@@ -148,14 +170,12 @@ static void release_parts(struct ss_request *req)
 {
 	stream_free(req);
 	sys_free(req->state);
-	sys_free(req->failure);
-	sys_free(req->far_peer);
-	sys_free(req->local);
 }
 
 static void request_free(struct ss_request *req)
 {
 	release_parts(req);
+	sys_free(req->rare);
 	sys_free(req);
 }
 
@@ -170,15 +190,16 @@ void requests_free_spares(struct ss_server *server)
 	while (server->spares) {
 		struct ss_request *req = server->spares;
 		server->spares = req->queue_next;
+		sys_free(req->rare);
 		sys_free(req);
 	}
 }
 
-static void close_pipe(struct ss_request *req)
+static void close_pipe(struct rare *rare)
 {
 	for (int i = 0; i < 2; i++)
-		if (req->wake_pipe[i] >= 0)
-			sys_close(req->wake_pipe[i]);
+		if (rare->wake_pipe[i] >= 0)
+			sys_close(rare->wake_pipe[i]);
 }
 
 void ss_request_end(struct ss_request *req, int status)
@@ -191,7 +212,10 @@ void ss_request_end(struct ss_request *req, int status)
 		server->owned && pthread_equal(server->owner, pthread_self());
 	unsigned held = atomic_load(&server->holds);
 	unregister(req);
-	close_pipe(req);
+	if (req->rare) {
+		close_pipe(req->rare);
+		rare_reset(req->rare);
+	}
 	gate_leave(server, req);
 	release_parts(req);
 	/* It gives back what accepting lacked. */
@@ -209,8 +233,10 @@ void ss_request_end(struct ss_request *req, int status)
 		server->spare_count++;
 	}
 	pthread_mutex_unlock(&server->lock);
-	if (!spare)
+	if (!spare) {
+		sys_free(req->rare);
 		sys_free(req);
+	}
 }
 
 /* Turned away before it was served; where it was accepted. */
@@ -295,53 +321,65 @@ void ss_request_set_pid(struct ss_request *req, pid_t pid)
 
 /* ---- addresses ------------------------------------------------------------*/
 
-static int copy_address(struct ss_address **to, const struct ss_address *from)
+/* Bytes of the compact form; 0: it has none. */
+static socklen_t compact_length(const struct compact *compact)
 {
-	if (!*to && !(*to = sys_malloc(sizeof(**to))))
-		return -ENOMEM;
-	**to = *from;
-	return 0;
+	switch (((const struct sockaddr *)compact->bytes)->sa_family) {
+	case AF_INET:
+		return sizeof(struct sockaddr_in);
+	case AF_INET6:
+		return sizeof(struct sockaddr_in6);
+	case AF_UNIX: /* unnamed */
+		return sizeof(sa_family_t);
+	default:
+		return 0;
+	}
 }
 
 int ss_request_set_peer(struct ss_request *req, const struct ss_address *peer)
 {
-	int r = 0;
+	struct compact compact = { { 0 } };
+	if (peer->len <= sizeof(compact.bytes))
+		memcpy(compact.bytes, &peer->u, peer->len);
+	bool far = compact_length(&compact) != peer->len;
+	struct rare *rare = far ? request_rare(req) : req->rare;
+	if (far && !rare)
+		return -ENOMEM;
 	pthread_mutex_lock(&req->server->lock);
-	if (peer->len > sizeof(req->peer.bytes)) {
-		r = copy_address(&req->far_peer, peer);
-	} else {
-		sys_free(req->far_peer);
-		req->far_peer = NULL;
-		memcpy(req->peer.bytes, &peer->u, peer->len);
-		req->peer.len = (uint16_t)peer->len;
-	}
+	req->peer = compact;
+	if (rare)
+		rare->peer = *peer;
 	pthread_mutex_unlock(&req->server->lock);
-	return r;
+	return 0;
 }
 
 int ss_request_set_local(struct ss_request *req, const struct ss_address *local)
 {
-	return copy_address(&req->local, local);
+	struct rare *rare = request_rare(req);
+	if (!rare)
+		return -ENOMEM;
+	rare->local = *local;
+	return 0;
 }
 
 int ss_request_peer(struct ss_request *req, struct ss_address *address)
 {
-	if (req->far_peer) {
-		*address = *req->far_peer;
+	if (req->rare && req->rare->peer.len) {
+		*address = req->rare->peer;
 		return 0;
 	}
 	memset(address, 0, sizeof(*address));
-	if (!req->peer.len)
+	address->len = compact_length(&req->peer);
+	if (!address->len)
 		return -ENOTSUP;
-	memcpy(&address->u, req->peer.bytes, req->peer.len);
-	address->len = req->peer.len;
+	memcpy(&address->u, req->peer.bytes, address->len);
 	return 0;
 }
 
 int ss_request_local(struct ss_request *req, struct ss_address *address)
 {
-	if (req->local) {
-		*address = *req->local;
+	if (req->rare && req->rare->local.len) {
+		*address = req->rare->local;
 		return 0;
 	}
 	memset(address, 0, sizeof(*address));
@@ -393,9 +431,12 @@ int ss_request_set_handler(struct ss_request *req,
 {
 	if (!handler->handle || handler->struct_size > sizeof(*handler))
 		return -EINVAL;
+	const struct ss_handler *before = req->handler;
 	req->handler = handler;
-	timeout_merge(req);
-	return 0;
+	int r = timeout_merge(req);
+	if (r < 0)
+		req->handler = before;
+	return r;
 }
 
 uint64_t ss_request_id(const struct ss_request *req)
@@ -440,14 +481,13 @@ int ss_request_fd(const struct ss_request *req)
 
 int ss_fail(struct ss_request *req, int code, const char *fmt, ...)
 {
-	if (!req->failure)
-		req->failure = sys_malloc(sizeof(*req->failure));
-	if (!req->failure)
+	struct rare *rare = request_rare(req);
+	if (!rare)
 		return code;
-	req->failure->code = code;
+	rare->failure.code = code;
 	va_list args;
 	va_start(args, fmt);
-	vsnprintf(req->failure->text, sizeof(req->failure->text), fmt, args);
+	vsnprintf(rare->failure.text, sizeof(rare->failure.text), fmt, args);
 	va_end(args);
 	return code;
 }

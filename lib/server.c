@@ -162,7 +162,11 @@ static int take_config(struct ss_server *server, const struct ss_config *given)
 	if (given->refusal && !(config->refusal = copy_text(given->refusal)))
 		return -ENOMEM;
 	int r = check_limits(server, config);
-	return r < 0 ? r : choose_transport(server, config);
+	if (r < 0)
+		return r;
+	server->timeouts =
+		timeouts_over(&config->handler->timeouts, &config->timeouts);
+	return choose_transport(server, config);
 }
 
 static void free_config(struct ss_config *config)
@@ -399,8 +403,7 @@ const char *const *ss_server_addresses(const struct ss_server *server)
 
 struct ss_timeouts ss_server_timeouts(const struct ss_server *server)
 {
-	return timeouts_over(&server->config.handler->timeouts,
-			     &server->config.timeouts);
+	return server->timeouts;
 }
 
 void ss_set_accept_batch(struct ss_server *server, int batch)

@@ -26,26 +26,39 @@ struct ss_timeouts timeouts_over(const struct ss_timeouts *first,
 
 static void note_timed(struct ss_request *req)
 {
-	const struct ss_timeouts *t = &req->timeouts;
+	const struct ss_timeouts *t = req->timeouts;
 	req->timed = t->handshake_ms > 0 || t->first_byte_ms > 0 ||
 		     t->io_ms > 0 || t->idle_ms > 0 || t->total_ms > 0;
 }
 
 /* The request's own over the handler's over the configuration's; again when
  * another handler is chosen, who must not undo what a layer has set. */
-void timeout_merge(struct ss_request *req)
+int timeout_merge(struct ss_request *req)
 {
-	req->timeouts = timeouts_over(&req->handler->timeouts,
-				      &req->server->config.timeouts);
-	req->timeouts = timeouts_over(&req->own_timeouts, &req->timeouts);
+	const struct ss_server *server = req->server;
+	req->timeouts = &server->timeouts;
+	if (req->rare || req->handler != server->config.handler) {
+		struct rare *rare = request_rare(req);
+		if (!rare)
+			return -ENOMEM;
+		rare->timeouts = timeouts_over(&req->handler->timeouts,
+					       &server->config.timeouts);
+		rare->timeouts =
+			timeouts_over(&rare->own_timeouts, &rare->timeouts);
+		req->timeouts = &rare->timeouts;
+	}
 	note_timed(req);
+	return 0;
 }
 
-void ss_request_set_timeouts(struct ss_request *req,
-			     const struct ss_timeouts *timeouts)
+int ss_request_set_timeouts(struct ss_request *req,
+			    const struct ss_timeouts *timeouts)
 {
-	req->own_timeouts = timeouts_over(timeouts, &req->own_timeouts);
-	timeout_merge(req);
+	struct rare *rare = request_rare(req);
+	if (!rare)
+		return -ENOMEM;
+	rare->own_timeouts = timeouts_over(timeouts, &rare->own_timeouts);
+	return timeout_merge(req);
 }
 
 static void offer(struct ss_request *req, int64_t from, int ms,
@@ -74,7 +87,7 @@ int64_t timeout_deadline(struct ss_request *req, short events)
 	req->deadline = SS_NONE;
 	if (!req->timed)
 		return SS_NONE;
-	const struct ss_timeouts *t = &req->timeouts;
+	const struct ss_timeouts *t = req->timeouts;
 	int64_t at = now(req->server);
 	uint64_t in =
 		atomic_load_explicit(&req->bytes_in, memory_order_relaxed);
@@ -96,7 +109,7 @@ int64_t timeout_deadline(struct ss_request *req, short events)
 bool timeout_total(struct ss_request *req, int64_t *deadline)
 {
 	req->deadline = *deadline;
-	offer(req, req->accepted_at, req->timeouts.total_ms, SS_TIMEOUT_TOTAL);
+	offer(req, req->accepted_at, req->timeouts->total_ms, SS_TIMEOUT_TOTAL);
 	bool nearer = req->deadline != *deadline;
 	*deadline = req->deadline;
 	return nearer;

@@ -19,8 +19,11 @@ static int poll_once(struct ss_server *server, struct ss_request *req,
 		     const struct stop_view *view)
 {
 	fds[count] = (struct pollfd){ .fd = view->pipe, .events = POLLIN };
-	fds[count + 1] = (struct pollfd){ .fd = req ? req->wake_pipe[0] : -1,
-					  .events = POLLIN };
+	bool wakeable = req && req->rare;
+	fds[count + 1] = (struct pollfd){
+		.fd = wakeable ? req->rare->wake_pipe[0] : -1,
+		.events = POLLIN,
+	};
 	int ms = loop_timeout(server, nearest(deadline, view->until));
 	int n = sys_poll(fds, (nfds_t)count + 2, ms);
 	if (n == -1)
@@ -111,6 +114,12 @@ int wait_several(struct ss_server *server, struct ss_request *req,
 	}
 }
 
+void wait_ring(struct ss_request *req)
+{
+	if (req->rare && req->rare->wake_pipe[1] >= 0)
+		(void)!sys_write(req->rare->wake_pipe[1], "", 1);
+}
+
 /* Under the lock.  The pipe is made by the first wait that it could end. */
 int wait_wake(struct ss_server *server, struct ss_request *req)
 {
@@ -118,23 +127,23 @@ int wait_wake(struct ss_server *server, struct ss_request *req)
 	if (req->pid)
 		return -ENOTSUP;
 	atomic_store(&req->woken, true);
-	if (req->wake_pipe[1] >= 0) {
-		ssize_t ignored = sys_write(req->wake_pipe[1], "", 1);
-		(void)ignored;
-	}
+	wait_ring(req);
 	return 0;
 }
 
 static int make_wakeable(struct ss_request *req)
 {
-	if (req->wake_pipe[0] >= 0)
+	struct rare *rare = request_rare(req);
+	if (!rare)
+		return -ENOMEM;
+	if (rare->wake_pipe[0] >= 0)
 		return 0;
 	int fds[2];
 	if (sys_pipe(fds) == -1)
 		return -errno;
 	pthread_mutex_lock(&req->server->lock);
-	req->wake_pipe[0] = fds[0];
-	req->wake_pipe[1] = fds[1];
+	rare->wake_pipe[0] = fds[0];
+	rare->wake_pipe[1] = fds[1];
 	pthread_mutex_unlock(&req->server->lock);
 	return 0;
 }

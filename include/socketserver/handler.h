@@ -261,9 +261,10 @@ SS_API FILE *ss_file(struct ss_request *req);
 /* The server's clock, monotonic, in ms. */
 SS_API int64_t ss_now(struct ss_server *server);
 
-/* Changes the request's own time-outs; members 0 are left as they are. */
-SS_API void ss_request_set_timeouts(struct ss_request *req,
-				    const struct ss_timeouts *timeouts);
+/* Changes the request's own time-outs; members 0 are left as they are.
+ * -ENOMEM. */
+SS_API int ss_request_set_timeouts(struct ss_request *req,
+				   const struct ss_timeouts *timeouts);
 SS_API enum ss_timeout ss_request_timeout(const struct ss_request *req);
 
 /* One thing to wait for: a request's stream, or else a descriptor. */

@@ -33,15 +33,14 @@ enum ss_source_flags {
 
 /*
  * A descriptor and what is known of its readiness.  Zeroed but for fd; the
- * model that waits for it owns `ready`, `reader` and `writer`.
+ * model that waits for it owns `ready` and `waiter`.
  */
 struct ss_source {
 	int fd;		/* -1: none (memory) */
 	int timeout_ms; /* SO_RCVTIMEO in force; 0: none */
 	unsigned flags;
 	unsigned ready;
-	void *reader;
-	void *writer;
+	void *waiter; /* who is parked here */
 };
 
 /* What "would block" means: wait for these events here, or until then. */
