@@ -80,7 +80,7 @@ static void take_queued(struct ss_server *server)
 	for (int i = 0; i < server->listener_count; i++) {
 		struct ss_listener *listener = server->listeners[i];
 		if (listener->watched)
-			engine_remove(server, &listener->watch);
+			ss_watch_remove(server, &listener->watch);
 		listener->watched = false;
 		if (server->activated)
 			take_from(server, listener);

@@ -1,101 +1,153 @@
-/* What the serving loop waits with where there is no epoll: poll(2). */
+/*
+ * What pollers wait with where there is no epoll: poll(2).  Sources are looked
+ * at while somebody wants something of them, and so look edge-triggered.
+ */
 #include "internal.h"
 
 #ifndef SS_LINUX
 
 enum { STARVED_MS = 100 };
 
-int engine_init(struct ss_server *server)
+int engine_init(struct ss_poller *poller)
 {
-	(void)server;
+	(void)poller;
 	return 0;
 }
 
-void engine_fini(struct ss_server *server)
+void engine_fini(struct ss_poller *poller)
 {
-	(void)server;
+	(void)poller;
 }
 
 /* The watches are read anew before each wait. */
-int engine_add(struct ss_server *server, struct ss_watch *watch)
+int engine_add(struct ss_poller *poller, struct ss_watch *watch)
 {
-	(void)server, (void)watch;
+	(void)poller, (void)watch;
 	return 0;
 }
 
-void engine_remove(struct ss_server *server, struct ss_watch *watch)
+void engine_remove(struct ss_poller *poller, struct ss_watch *watch)
 {
-	(void)server, (void)watch;
+	(void)poller, (void)watch;
 }
 
-static int put(struct pollfd *fds, int at, int room,
-	       const struct ss_watch *watch)
+static int append(struct ss_poller *poller, struct ss_source *source)
 {
-	if (at < room)
-		fds[at] = (struct pollfd){ .fd = watch->fd,
-					   .events = watch->events };
-	return at + 1;
+	if (poller->source_count == poller->source_room) {
+		int room = poller->source_room ? 2 * poller->source_room : 16;
+		struct ss_source **more = sys_realloc(
+			poller->sources, (size_t)room * sizeof(*more));
+		if (!more)
+			return -ENOMEM;
+		poller->sources = more;
+		poller->source_room = room;
+	}
+	poller->sources[poller->source_count++] = source;
+	source->flags |= SS_SOURCE_WATCHED;
+	return 0;
 }
 
-int engine_fill(struct ss_server *server, struct pollfd *fds, int room)
+int engine_want(struct ss_poller *poller, struct ss_source *source,
+		short events)
 {
-	int n = 0;
-	for (int i = 0; i < server->watch_count; i++)
-		n = put(fds, n, room, server->watches[i]);
-	for (int i = 0; i < server->listener_count; i++)
-		if (server->listeners[i]->watched)
-			n = put(fds, n, room, &server->listeners[i]->watch);
-	return n;
+	if (!(source->flags & SS_SOURCE_WATCHED)) {
+		int r = append(poller, source);
+		if (r < 0)
+			return r;
+	}
+	source->wanted = events;
+	return 0;
 }
 
-static struct ss_watch *watch_of(struct ss_server *server, int fd)
+void engine_forget(struct ss_poller *poller, struct ss_source *source)
 {
-	for (int i = 0; i < server->watch_count; i++)
-		if (server->watches[i]->fd == fd)
-			return server->watches[i];
-	for (int i = 0; i < server->listener_count; i++)
-		if (server->listeners[i]->watch.fd == fd)
-			return &server->listeners[i]->watch;
-	return NULL;
+	int i = 0;
+	while (poller->sources[i] != source)
+		i++;
+	poller->sources[i] = poller->sources[--poller->source_count];
+}
+
+/* ---- waiting --------------------------------------------------------------*/
+
+/* The i-th of all: the watches first, then the sources, beginning with another
+ * one each time, since not all may find room in `fired`. */
+static struct ss_source *source_at(const struct ss_poller *poller, int i)
+{
+	i += poller->first - poller->watch_count;
+	return poller->sources[i % poller->source_count];
+}
+
+static struct pollfd look_at(const struct ss_poller *poller, int i)
+{
+	if (i < poller->watch_count)
+		return (struct pollfd){
+			.fd = poller->watches[i]->fd,
+			.events = poller->watches[i]->events,
+		};
+	const struct ss_source *source = source_at(poller, i);
+	return (struct pollfd){ .fd = source->wanted ? source->fd : -1,
+				.events = source->wanted };
+}
+
+int engine_fill(struct ss_poller *poller, struct pollfd *fds, int room)
+{
+	int count = poller->watch_count + poller->source_count;
+	for (int i = 0; i < count && i < room; i++)
+		fds[i] = look_at(poller, i);
+	return count;
+}
+
+static struct fired fire(const struct ss_poller *poller, int i, short revents)
+{
+	if (i < poller->watch_count)
+		return (struct fired){ .what = poller->watches[i],
+				       .revents = revents };
+	struct ss_source *source = source_at(poller, i);
+	source->wanted = 0;
+	return (struct fired){ .what = source,
+			       .revents = revents,
+			       .source = true };
 }
 
 /* Without memory for all of them the first are asked, and the rest later. */
 static struct pollfd *make_room(struct pollfd *few, int *room, int *ms)
 {
-	if (*room <= LOOP_FIRED)
+	if (*room <= POLLER_FIRED)
 		return few;
 	struct pollfd *all = sys_calloc((size_t)*room, sizeof(*all));
 	if (all)
 		return all;
-	*room = LOOP_FIRED;
+	*room = POLLER_FIRED;
 	if (*ms < 0 || *ms > STARVED_MS)
 		*ms = STARVED_MS;
 	return few;
 }
 
-int engine_wait(struct ss_server *server, int ms)
+int engine_wait(struct ss_poller *poller, int ms)
 {
-	struct pollfd few[LOOP_FIRED];
-	int room = server->watch_count + server->listener_count;
+	struct pollfd few[POLLER_FIRED];
+	int room = poller->watch_count + poller->source_count;
+	poller->first = poller->source_count
+				? (poller->first + 1) % poller->source_count
+				: 0;
 	struct pollfd *fds = make_room(few, &room, &ms);
-	int count = engine_fill(server, fds, room);
+	int count = engine_fill(poller, fds, room);
 	if (count > room)
 		count = room;
 	int n = sys_poll(fds, (nfds_t)count, ms);
 	int r = n == -1 ? -errno : 0;
-	server->fired_count = 0;
 	for (int i = 0; n > 0 && i < count; i++)
-		if (fds[i].revents && server->fired_count < LOOP_FIRED)
-			server->fired[server->fired_count++] =
-				watch_of(server, fds[i].fd);
+		if (fds[i].revents && poller->fired_count < POLLER_FIRED)
+			poller->fired[poller->fired_count++] =
+				fire(poller, i, fds[i].revents);
 	if (fds != few)
 		sys_free(fds);
-	return r < 0 ? r : server->fired_count;
+	return r < 0 ? r : poller->fired_count;
 }
 
-int engine_fd(struct ss_server *server)
+int engine_fd(struct ss_poller *poller)
 {
-	return ss_refuse(server, -ENOTSUP, "this build has no epoll");
+	return ss_refuse(poller->server, -ENOTSUP, "this build has no epoll");
 }
 
 #endif

@@ -75,7 +75,28 @@ struct request_list {
 	struct ss_request *first, *last;
 };
 
-enum { LOOP_FIRED = 64 };
+enum { POLLER_FIRED = 128 };
+
+/* What a wait has found, and its turn to be told of it. */
+struct fired {
+	void *what; /* a watch or a source; NULL: gone meanwhile */
+	short revents;
+	bool source;
+};
+
+struct ss_poller {
+	struct ss_server *server;
+	const struct ss_poller_ops *ops;
+	void *arg;
+	int64_t at;
+	int epfd;
+	struct ss_watch **watches;
+	int watch_count, watch_room;
+	struct ss_source **sources; /* poll(2) alone */
+	int source_count, source_room, first;
+	int fired_at, fired_count;
+	struct fired fired[POLLER_FIRED];
+};
 
 struct ss_server {
 	/* What it is: fixed once made. */
@@ -113,11 +134,7 @@ struct ss_server {
 	bool hurried; /* the next one means now: the loop has had its own */
 
 	/* loop.c: the serving thread */
-	int epfd;
-	struct ss_watch **watches; /* all but the listeners' */
-	int watch_count, watch_room;
-	struct ss_watch *fired[LOOP_FIRED]; /* by the wait in progress */
-	int fired_count;
+	struct ss_poller poller;
 	struct ss_watch wake_watch;
 	atomic_bool turn_wanted;
 	int64_t turn_at;
@@ -166,6 +183,8 @@ void server_unclaim(struct ss_server *server);
 int server_usable(const struct ss_server *server);
 
 /* listener.c */
+/* The listener that is watched so; NULL: it is another's watch. */
+struct ss_listener *listener_of(const struct ss_watch *watch);
 void listeners_close(struct ss_server *server, bool dgram);
 void listeners_drop(struct ss_server *server);
 void listeners_free(struct ss_server *server);
@@ -203,14 +222,21 @@ void loop_listen(struct ss_server *server);
 int64_t nearest(int64_t a, int64_t b);
 int loop_timeout(struct ss_server *server, int64_t deadline);
 
-/* engine_epoll.c or engine_poll.c: what the loop waits with */
-int engine_init(struct ss_server *server);
-void engine_fini(struct ss_server *server);
-int engine_add(struct ss_server *server, struct ss_watch *watch);
-void engine_remove(struct ss_server *server, struct ss_watch *watch);
-int engine_wait(struct ss_server *server, int ms);
-int engine_fd(struct ss_server *server);
-int engine_fill(struct ss_server *server, struct pollfd *fds, int room);
+/* poller.c */
+int poller_init(struct ss_poller *poller, struct ss_server *server);
+void poller_fini(struct ss_poller *poller);
+
+/* engine_epoll.c or engine_poll.c: the platform's part of pollers */
+int engine_init(struct ss_poller *poller);
+void engine_fini(struct ss_poller *poller);
+int engine_add(struct ss_poller *poller, struct ss_watch *watch);
+void engine_remove(struct ss_poller *poller, struct ss_watch *watch);
+int engine_want(struct ss_poller *poller, struct ss_source *source,
+		short events);
+void engine_forget(struct ss_poller *poller, struct ss_source *source);
+int engine_wait(struct ss_poller *poller, int ms);
+int engine_fd(struct ss_poller *poller);
+int engine_fill(struct ss_poller *poller, struct pollfd *fds, int room);
 
 /* accept.c */
 int accept_ready(struct ss_server *server, int budget);

@@ -8,6 +8,12 @@ static void listener_fired(struct ss_server *server, struct ss_watch *watch)
 	atomic_store(&listener->ready, true);
 }
 
+struct ss_listener *listener_of(const struct ss_watch *watch)
+{
+	return watch->ready == listener_fired ? (struct ss_listener *)watch
+					      : NULL;
+}
+
 static int append(struct ss_server *server, struct ss_listener *listener)
 {
 	size_t room = (size_t)server->listener_count + 1;
@@ -59,7 +65,7 @@ void listeners_close(struct ss_server *server, bool dgram)
 		if (dgram != !!(listener->flags & SS_LISTENER_DGRAM))
 			continue;
 		if (listener->watched)
-			engine_remove(server, &listener->watch);
+			ss_watch_remove(server, &listener->watch);
 		listener->watched = false;
 		atomic_store(&listener->ready, false);
 		self(server)->listener_close(server, listener);

@@ -17,7 +17,7 @@ static void woken(struct ss_server *server, struct ss_watch *watch)
 
 int loop_init(struct ss_server *server)
 {
-	int r = engine_init(server);
+	int r = poller_init(&server->poller, server);
 	if (r < 0)
 		return r;
 	server->wake_watch = (struct ss_watch){
@@ -30,51 +30,32 @@ int loop_init(struct ss_server *server)
 
 void loop_fini(struct ss_server *server)
 {
-	engine_fini(server);
-	sys_free(server->watches);
+	poller_fini(&server->poller);
 	if (server->spare_fd >= 0)
 		sys_close(server->spare_fd);
 }
 
-/* What the supervisor watches is nothing to its child. */
+/* What the supervisor watches is nothing to its child; the listeners and the
+ * wake pipe are closed with their own kind. */
 void loop_after_fork(struct ss_server *server)
 {
-	engine_fini(server);
-	for (int i = 0; i < server->watch_count; i++)
-		if (server->watches[i] != &server->wake_watch)
-			sys_close(server->watches[i]->fd);
-	server->watch_count = 0;
+	struct ss_poller *poller = &server->poller;
+	for (int i = 0; i < poller->watch_count; i++) {
+		const struct ss_watch *watch = poller->watches[i];
+		if (watch != &server->wake_watch && !listener_of(watch))
+			sys_close(watch->fd);
+	}
+	poller_fini(poller);
 }
 
 int ss_watch_add(struct ss_server *server, struct ss_watch *watch)
 {
-	if (server->watch_count == server->watch_room) {
-		int room = server->watch_room ? 2 * server->watch_room : 8;
-		struct ss_watch **more = sys_realloc(
-			server->watches, (size_t)room * sizeof(*more));
-		if (!more)
-			return -ENOMEM;
-		server->watches = more;
-		server->watch_room = room;
-	}
-	int r = engine_add(server, watch);
-	if (r == 0)
-		server->watches[server->watch_count++] = watch;
-	return r;
+	return ss_poller_watch(&server->poller, watch);
 }
 
 void ss_watch_remove(struct ss_server *server, struct ss_watch *watch)
 {
-	int i = 0;
-	while (i < server->watch_count && server->watches[i] != watch)
-		i++;
-	if (i == server->watch_count)
-		return;
-	server->watches[i] = server->watches[--server->watch_count];
-	engine_remove(server, watch);
-	for (i = 0; i < server->fired_count; i++)
-		if (server->fired[i] == watch)
-			server->fired[i] = NULL;
+	ss_poller_unwatch(&server->poller, watch);
 }
 
 /* Makes the listeners watched or not, as the gate has it. */
@@ -86,8 +67,8 @@ void loop_listen(struct ss_server *server)
 		if (listener->watch.fd < 0 || listener->watched == open)
 			continue;
 		if (!open)
-			engine_remove(server, &listener->watch);
-		else if (engine_add(server, &listener->watch) < 0) {
+			ss_watch_remove(server, &listener->watch);
+		else if (ss_watch_add(server, &listener->watch) < 0) {
 			ss_turn_at(server, now(server) + 100);
 			continue;
 		}
@@ -122,17 +103,8 @@ int loop_wait(struct ss_server *server, int64_t deadline)
 {
 	if (atomic_exchange(&server->turn_wanted, false))
 		deadline = 0;
-	server->fired_count = 0;
-	int r = engine_wait(server, loop_timeout(server, deadline));
-	if (r < 0)
-		return r == -EINTR ? 0 : r;
-	for (int i = 0; i < server->fired_count; i++) {
-		struct ss_watch *watch = server->fired[i];
-		if (watch)
-			watch->ready(server, watch);
-	}
-	server->fired_count = 0;
-	return 0;
+	int r = ss_poller_wait(&server->poller, deadline);
+	return r < 0 ? r : 0;
 }
 
 void ss_turn_now(struct ss_server *server)
@@ -160,7 +132,7 @@ int64_t ss_server_deadline(struct ss_server *server)
 	if (atomic_load(&server->turn_wanted) || gate_ready(server) ||
 	    memory_ready(server))
 		return 0;
-	int64_t at = server->turn_at;
+	int64_t at = nearest(server->turn_at, server->poller.at);
 	if (ss_holding(server, SS_HOLD_ERRORS))
 		at = nearest(at, server->retry_at);
 	if (server->config.poll_interval_ms != SS_NONE)
@@ -172,7 +144,7 @@ int64_t ss_server_deadline(struct ss_server *server)
 int ss_server_pollfd(struct ss_server *server)
 {
 	int r = server_usable(server);
-	return r < 0 ? r : engine_fd(server);
+	return r < 0 ? r : engine_fd(&server->poller);
 }
 
 /* ---- a turn ---------------------------------------------------------------*/
@@ -283,7 +255,7 @@ static int wait_for_any(struct ss_server **servers, int count)
 	int64_t deadline = SS_NONE;
 	for (int i = 0; i < count; i++)
 		if (servers[i])
-			need += engine_fill(servers[i], NULL, 0);
+			need += engine_fill(&servers[i]->poller, NULL, 0);
 	struct pollfd *fds = sys_calloc((size_t)need + 1, sizeof(*fds));
 	if (!fds) {
 		sys_poll(NULL, 0, STARVED_MS);
@@ -294,7 +266,7 @@ static int wait_for_any(struct ss_server **servers, int count)
 		if (!servers[i])
 			continue;
 		any = servers[i];
-		n += engine_fill(any, fds + n, need - n);
+		n += engine_fill(&any->poller, fds + n, need - n);
 		deadline = nearest(deadline, ss_server_deadline(any));
 	}
 	int r = sys_poll(fds, (nfds_t)need, loop_timeout(any, deadline));

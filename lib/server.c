@@ -224,7 +224,7 @@ static int make_empty(struct ss_server **result)
 	for (int i = 0; i < 2; i++)
 		server->stop_pipe[i] = server->now_pipe[i] =
 			server->wake_pipe[i] = -1;
-	server->epfd = server->spare_fd = -1;
+	server->poller.epfd = server->spare_fd = -1;
 	server->turn_at = SS_NONE;
 	server->batch = 1;
 	server->waiting_end = &server->waiting;

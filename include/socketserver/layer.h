@@ -29,6 +29,8 @@ enum ss_source_flags {
 	SS_SOURCE_URGENT = 1 << 3,  /* reads may stop short: try again first */
 	SS_SOURCE_NONBLOCK = 1 << 5, /* O_NONBLOCK is set, by us */
 	SS_SOURCE_DGRAM = 1 << 4,    /* the listener's own descriptor, shared */
+	SS_SOURCE_WATCHED = 1 << 6,  /* a poller has it (and for POLLOUT) */
+	SS_SOURCE_WATCHED_OUT = 1 << 7,
 };
 
 /*
@@ -39,7 +41,8 @@ struct ss_source {
 	int fd;		/* -1: none (memory) */
 	int timeout_ms; /* SO_RCVTIMEO in force; 0: none */
 	unsigned flags;
-	unsigned ready;
+	short ready;  /* events that came while nobody waited */
+	short wanted; /* the poller's */
 	void *waiter; /* who is parked here */
 };
 
@@ -381,9 +384,54 @@ struct ss_watch {
 	short events; /* POLLIN, POLLOUT */
 	/* Serving thread; may remove and free the watch. */
 	void (*ready)(struct ss_server *server, struct ss_watch *watch);
+	int place; /* the poller's; 0: not watched */
 };
 SS_API int ss_watch_add(struct ss_server *server, struct ss_watch *watch);
 SS_API void ss_watch_remove(struct ss_server *server, struct ss_watch *watch);
+
+/*
+ * What a loop waits with.  The serving loop has one; a model that has loops of
+ * its own makes more, each for one thread.
+ */
+struct ss_poller;
+
+struct ss_poller_ops {
+	/* Something of what was wanted of the source, or the end or an error:
+	 * POLLIN, POLLOUT, POLLPRI, POLLERR, POLLHUP, POLLRDHUP. */
+	void (*source_ready)(void *arg, struct ss_source *source,
+			     short revents);
+	/* After each wait, when all have been told. */
+	void (*waited)(void *arg);
+};
+
+/* -ENOMEM, -EMFILE. */
+SS_API int ss_poller_new(struct ss_server *server, struct ss_poller **poller);
+SS_API void ss_poller_free(struct ss_poller *poller);
+/* The serving loop's own; ss_watch_add is for that one. */
+SS_API struct ss_poller *ss_server_poller(struct ss_server *server);
+SS_API void ss_poller_attend(struct ss_poller *poller,
+			     const struct ss_poller_ops *ops, void *arg);
+SS_API int ss_poller_watch(struct ss_poller *poller, struct ss_watch *watch);
+SS_API void ss_poller_unwatch(struct ss_poller *poller, struct ss_watch *watch);
+
+/*
+ * Somebody now waits for these events of a source.  Edges: it is told once, and
+ * told again when more comes or, having been told, it is wanted again.  A
+ * source is registered at the first call and belongs to this poller until
+ * ss_poller_forget, which must precede its close.  -errno of epoll_ctl(2).
+ */
+SS_API int ss_poller_want(struct ss_poller *poller, struct ss_source *source,
+			  short events);
+SS_API void ss_poller_forget(struct ss_poller *poller,
+			     struct ss_source *source);
+
+/*
+ * Waits until the deadline, or until what ss_poller_at has set (kept until it
+ * is set again; SS_NONE), and tells.  How many, 0 also when interrupted;
+ * -errno.
+ */
+SS_API int ss_poller_wait(struct ss_poller *poller, int64_t deadline);
+SS_API void ss_poller_at(struct ss_poller *poller, int64_t deadline);
 
 /* The next turn begins no later than this; then it is forgotten. */
 SS_API void ss_turn_at(struct ss_server *server, int64_t deadline);
