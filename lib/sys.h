@@ -100,6 +100,10 @@
 	  (void *at, size_t n, int prot, int flags, int fd, off_t offset),     \
 	  (at, n, prot, flags, fd, offset))                                    \
 	X(int, munmap, (void *memory, size_t n), (memory, n))                  \
+	X(int, mprotect, (void *memory, size_t n, int prot),                   \
+	  (memory, n, prot))                                                   \
+	X(int, madvise, (void *memory, size_t n, int advice),                  \
+	  (memory, n, advice))                                                 \
 	X(pid_t, fork, (void), ())                                             \
 	X(pid_t, waitpid, (pid_t pid, int *status, int options),               \
 	  (pid, status, options))                                              \

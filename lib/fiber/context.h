@@ -1,0 +1,68 @@
+/*
+ * Lines of execution on stacks of their own, and the switch from one to
+ * another: a dozen instructions, no system call.
+ *
+ * What a function call keeps is kept: the registers that the platform's calling
+ * convention gives to the callee.  The rest is the thread's and shared by all
+ * its contexts: signal mask, errno, thread-local variables, and the floating
+ * point environment (rounding mode, exception flags), which whoever changes it
+ * sets back before it switches.
+ */
+#ifndef SS_LIB_FIBER_CONTEXT_H
+#define SS_LIB_FIBER_CONTEXT_H
+
+#include <stddef.h>
+
+#include "machine.h"
+#include "tools.h"
+
+/* A line of execution on a stack of its own, or (zeroed) the thread's own. */
+struct context {
+	/* Of what does not run: where it goes on.  The lowest word of its
+	 * parked frame (switch.S), or a ucontext_t on its own stack. */
+	void *sp;
+#ifdef TOOLS_SWITCH
+	void (*entry)(void *arg);
+	void *arg;
+	struct context *from; /* who switched here last */
+	const void *bottom;
+	size_t size;
+	void *fake;		   /* the address sanitizer's fake stack */
+	void *fiber;		   /* the thread sanitizer's */
+	struct tools_stack *stack; /* NULL: the thread's */
+#endif
+};
+
+/* The machine's part: switch.S or ucontext.c. */
+void *context_frame(char *top, void (*entry)(void *arg), void *arg);
+void context_swap(void **save, void *sp);
+
+/*
+ * Prepares `context` to run entry(arg) on the memory [base, base + size), which
+ * is (the beginning of) a stack that stacks_take gave, at the first switch to
+ * it.  entry never returns: its last act is context_exit.  No system call (but
+ * for ucontext).  The top of the memory is written.
+ */
+void context_init(struct context *context, void *base, size_t size,
+		  void (*entry)(void *arg), void *arg);
+
+#ifdef TOOLS_SWITCH
+void context_switch(struct context *from, struct context *to);
+_Noreturn void context_exit(struct context *from, struct context *to);
+#else
+/* Saves where we are in `from` and goes on in `to`, on the same thread. */
+static inline void context_switch(struct context *from, struct context *to)
+{
+	context_swap(&from->sp, to->sp);
+}
+
+/* The same, for the last time in `from`: its memory may be used anew. */
+_Noreturn static inline void context_exit(struct context *from,
+					  struct context *to)
+{
+	context_swap(&from->sp, to->sp);
+	__builtin_unreachable();
+}
+#endif
+
+#endif

@@ -1,0 +1,373 @@
+/*
+ * Slabs of stacks.  A slab is one mapping, [guard page, stack] again and again,
+ * and a record outside of it, so that looking for a free stack touches none.
+ *
+ * Free stacks are warm (given lately, their pages still there: taken first, the
+ * latest first), cold (their pages went back to the system) or fresh (in the
+ * newest slab, never taken: their guard is made when they are).
+ */
+#include "stacks.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdint.h>
+
+#include "../sys.h"
+#include "tools.h"
+
+#ifndef MAP_NORESERVE
+#define MAP_NORESERVE 0
+#endif
+#ifndef MAP_STACK
+#define MAP_STACK 0
+#endif
+#if defined(SS_LINUX) && !defined(MADV_GUARD_INSTALL)
+#define MADV_GUARD_INSTALL 102 /* Linux 6.13 */
+#endif
+
+enum {
+	SLAB_FIRST = 64,  /* stacks in the first slab; each next has twice */
+	SLAB_MOST = 4096, /* as many, up to that: a million are 250 mappings */
+	WARM_LEAST = 256, /* free stacks that may keep their pages, at least */
+	WARM_SHARE = 4,	  /* or one for so many in use */
+};
+
+struct stack {
+	struct stack *newer, *older; /* in the list of free ones */
+	struct slab *slab;
+	bool used, warm;
+	struct tools_stack tools;
+};
+
+struct slab {
+	char *memory;
+	unsigned count; /* of its stacks */
+	unsigned made;	/* have their guard; the rest is fresh */
+	unsigned used;
+	struct stack stack[];
+};
+
+struct stacks {
+	size_t page, size;
+	unsigned stride; /* from stack to stack, in pages */
+	unsigned used, free, warm_count;
+	bool protect;		 /* the kernel has no MADV_GUARD_INSTALL */
+	struct stack warm, cold; /* heads of rings */
+	struct slab **slab;	 /* by their address */
+	unsigned slabs, room;
+	struct slab *growing; /* has fresh ones, or NULL */
+	struct slab *last;    /* where something was found last, or NULL */
+	unsigned next_count;
+};
+
+/* ---- lists ----------------------------------------------------------------*/
+
+static void list_init(struct stack *head)
+{
+	head->newer = head->older = head;
+}
+
+static void list_push(struct stack *head, struct stack *stack)
+{
+	stack->newer = head;
+	stack->older = head->older;
+	head->older->newer = stack;
+	head->older = stack;
+}
+
+static void list_remove(struct stack *stack)
+{
+	stack->newer->older = stack->older;
+	stack->older->newer = stack->newer;
+}
+
+/* ---- slabs ----------------------------------------------------------------*/
+
+static size_t slab_bytes(const struct stacks *stacks, unsigned count)
+{
+	return (size_t)count * stacks->stride * stacks->page;
+}
+
+static char *guard_of(const struct stacks *stacks, const struct stack *stack)
+{
+	const struct slab *slab = stack->slab;
+	return slab->memory +
+	       slab_bytes(stacks, (unsigned)(stack - slab->stack));
+}
+
+/* The index of the first slab that ends above the address. */
+static unsigned slab_index(const struct stacks *stacks, const void *address)
+{
+	unsigned low = 0, high = stacks->slabs;
+	while (low < high) {
+		unsigned middle = low + (high - low) / 2;
+		const struct slab *slab = stacks->slab[middle];
+		if ((uintptr_t)address - (uintptr_t)slab->memory <
+			    slab_bytes(stacks, slab->count) ||
+		    (uintptr_t)address < (uintptr_t)slab->memory)
+			high = middle;
+		else
+			low = middle + 1;
+	}
+	return low;
+}
+
+static bool slab_has(const struct stacks *stacks, const struct slab *slab,
+		     const void *address)
+{
+	return (uintptr_t)address - (uintptr_t)slab->memory <
+	       slab_bytes(stacks, slab->count);
+}
+
+/* The stack whose guard page or memory has the address; NULL: none of ours. */
+static struct stack *stack_in(const struct stacks *stacks, struct slab *slab,
+			      const void *address)
+{
+	size_t offset = (uintptr_t)address - (uintptr_t)slab->memory;
+	(void)stacks;
+	return &slab->stack[(unsigned)(offset / stacks->page) / stacks->stride];
+}
+
+static char *slab_map(const struct stacks *stacks, unsigned count)
+{
+	size_t bytes = slab_bytes(stacks, count);
+	char *memory = sys_mmap(
+		NULL, bytes, PROT_READ | PROT_WRITE,
+		MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_STACK, -1, 0);
+	if (memory == MAP_FAILED)
+		return NULL;
+#ifdef MADV_NOHUGEPAGE
+	/* Or a huge page would make every stack of its range resident. */
+	sys_madvise(memory, bytes, MADV_NOHUGEPAGE);
+#endif
+	return memory;
+}
+
+static int slab_room(struct stacks *stacks)
+{
+	if (stacks->slabs < stacks->room)
+		return 0;
+	unsigned room = stacks->room ? stacks->room * 2 : 8;
+	struct slab **slab =
+		sys_realloc(stacks->slab, room * sizeof(struct slab *));
+	if (!slab)
+		return -ENOMEM;
+	stacks->slab = slab;
+	stacks->room = room;
+	return 0;
+}
+
+static struct slab *slab_new(struct stacks *stacks, unsigned count)
+{
+	if (slab_room(stacks) < 0)
+		return NULL;
+	struct slab *slab =
+		sys_calloc(1, sizeof *slab + count * sizeof(struct stack));
+	if (!slab)
+		return NULL;
+	slab->memory = slab_map(stacks, count);
+	if (!slab->memory) {
+		sys_free(slab);
+		return NULL;
+	}
+	slab->count = count;
+	unsigned at = slab_index(stacks, slab->memory);
+	for (unsigned i = stacks->slabs++; i > at; i--)
+		stacks->slab[i] = stacks->slab[i - 1];
+	stacks->slab[at] = slab;
+	return slab;
+}
+
+static void slab_free(struct stacks *stacks, struct slab *slab)
+{
+	unsigned at = slab_index(stacks, slab->memory);
+	stacks->slabs--;
+	for (unsigned i = at; i < stacks->slabs; i++)
+		stacks->slab[i] = stacks->slab[i + 1];
+	sys_munmap(slab->memory, slab_bytes(stacks, slab->count));
+	sys_free(slab);
+}
+
+/* ---- stacks ---------------------------------------------------------------*/
+
+static int guard_make(struct stacks *stacks, char *guard)
+{
+#ifdef MADV_GUARD_INSTALL
+	/* Does not split the mapping, as mprotect(2) does. */
+	if (!stacks->protect) {
+		if (sys_madvise(guard, stacks->page, MADV_GUARD_INSTALL) != -1)
+			return 0;
+		if (errno != EINVAL)
+			return -errno;
+		stacks->protect = true;
+	}
+#endif
+	return sys_mprotect(guard, stacks->page, PROT_NONE) == -1 ? -errno : 0;
+}
+
+/* A new slab, smaller where the system refuses (limits, no overcommit). */
+static struct slab *grow(struct stacks *stacks)
+{
+	for (unsigned count = stacks->next_count; count; count /= 2) {
+		struct slab *slab = slab_new(stacks, count);
+		if (slab) {
+			stacks->next_count =
+				count < SLAB_MOST ? count * 2 : count;
+			return slab;
+		}
+	}
+	return NULL;
+}
+
+static struct stack *fresh(struct stacks *stacks)
+{
+	if (!stacks->growing)
+		stacks->growing = grow(stacks);
+	struct slab *slab = stacks->growing;
+	if (!slab)
+		return NULL;
+	struct stack *stack = &slab->stack[slab->made];
+	stack->slab = slab;
+	if (guard_make(stacks, guard_of(stacks, stack)) < 0)
+		return NULL;
+	if (++slab->made == slab->count)
+		stacks->growing = NULL;
+	return stack;
+}
+
+static struct stack *reuse(struct stacks *stacks)
+{
+	struct stack *stack = stacks->warm.older;
+	if (stack == &stacks->warm)
+		stack = stacks->cold.older;
+	if (stack == &stacks->cold)
+		return NULL;
+	list_remove(stack);
+	stacks->warm_count -= stack->warm;
+	stacks->free--;
+	return stack;
+}
+
+void *stacks_take(struct stacks *stacks)
+{
+	struct stack *stack = reuse(stacks);
+	if (!stack)
+		stack = fresh(stacks);
+	if (!stack)
+		return NULL;
+	stack->used = true;
+	stack->slab->used++;
+	stacks->used++;
+	return guard_of(stacks, stack) + stacks->page;
+}
+
+static unsigned warm_most(const struct stacks *stacks)
+{
+	unsigned share = stacks->used / WARM_SHARE;
+	return share > WARM_LEAST ? share : WARM_LEAST;
+}
+
+/* The pages of the one that was given back longest ago. */
+static void cool(struct stacks *stacks)
+{
+	struct stack *stack = stacks->warm.newer;
+	list_remove(stack);
+	stack->warm = false;
+	stacks->warm_count--;
+	list_push(&stacks->cold, stack);
+	sys_madvise(guard_of(stacks, stack) + stacks->page, stacks->size,
+		    MADV_DONTNEED);
+}
+
+static struct stack *stack_at(struct stacks *stacks, const void *base)
+{
+	struct slab *slab = stacks->last;
+	if (!slab || !slab_has(stacks, slab, base))
+		slab = stacks->slab[slab_index(stacks, base)];
+	stacks->last = slab;
+	return stack_in(stacks, slab, base);
+}
+
+/* Gives a slab back that is free as a whole, if as many stacks and more stay
+ * free without it: then the next is far. */
+static void trim(struct stacks *stacks, struct slab *slab)
+{
+	if (slab->used || stacks->free < 2 * slab->made + WARM_LEAST)
+		return;
+	for (unsigned i = 0; i < slab->made; i++) {
+		list_remove(&slab->stack[i]);
+		stacks->warm_count -= slab->stack[i].warm;
+		stacks->free--;
+	}
+	if (stacks->growing == slab)
+		stacks->growing = NULL;
+	stacks->last = NULL;
+	slab_free(stacks, slab);
+}
+
+void stacks_give(struct stacks *stacks, void *base)
+{
+	struct stack *stack = stack_at(stacks, base);
+	assert(stack->used && guard_of(stacks, stack) + stacks->page == base);
+	stack->used = false;
+	stack->warm = true;
+	list_push(&stacks->warm, stack);
+	stacks->warm_count++;
+	stacks->free++;
+	stacks->used--;
+	stack->slab->used--;
+	while (stacks->warm_count > warm_most(stacks))
+		cool(stacks);
+	trim(stacks, stack->slab);
+}
+
+size_t stacks_size(const struct stacks *stacks)
+{
+	return stacks->size;
+}
+
+bool stacks_guard_hit(const struct stacks *stacks, const void *address,
+		      void **base)
+{
+	unsigned at = slab_index(stacks, address);
+	if (at == stacks->slabs || !slab_has(stacks, stacks->slab[at], address))
+		return false;
+	const struct stack *stack = stack_in(stacks, stacks->slab[at], address);
+	if (!stack->slab)
+		return false;
+	char *usable = guard_of(stacks, stack) + stacks->page;
+	*base = usable;
+	return (const char *)address < usable;
+}
+
+/* ---- all of them ----------------------------------------------------------*/
+
+int stacks_new(struct stacks **result, size_t size)
+{
+	size_t page = (size_t)sysconf(_SC_PAGESIZE);
+	size_t pages = size / page + (size % page || !size);
+	/* A slab of the first size must not be beyond all addresses. */
+	if (pages > UINT32_MAX / SLAB_MOST)
+		return -ENOMEM;
+	struct stacks *stacks = sys_calloc(1, sizeof *stacks);
+	if (!stacks)
+		return -ENOMEM;
+	stacks->page = page;
+	stacks->size = pages * page;
+	stacks->stride = (unsigned)pages + 1;
+	stacks->next_count = SLAB_FIRST;
+	list_init(&stacks->warm);
+	list_init(&stacks->cold);
+	*result = stacks;
+	return 0;
+}
+
+void stacks_free(struct stacks *stacks)
+{
+	if (!stacks)
+		return;
+	while (stacks->slabs)
+		slab_free(stacks, stacks->slab[stacks->slabs - 1]);
+	sys_free(stacks->slab);
+	sys_free(stacks);
+}
