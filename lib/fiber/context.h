@@ -5,8 +5,8 @@
  * What a function call keeps is kept: the registers that the platform's calling
  * convention gives to the callee.  The rest is the thread's and shared by all
  * its contexts: signal mask, errno, thread-local variables, and the floating
- * point environment (rounding mode, exception flags), which whoever changes it
- * sets back before it switches.
+ * point environment (rounding mode, exceptions): who changes it sets it back
+ * before switching.
  */
 #ifndef SS_LIB_FIBER_CONTEXT_H
 #define SS_LIB_FIBER_CONTEXT_H
@@ -18,8 +18,8 @@
 
 /* A line of execution on a stack of its own, or (zeroed) the thread's own. */
 struct context {
-	/* Of what does not run: where it goes on.  The lowest word of its
-	 * parked frame (switch.S), or a ucontext_t on its own stack. */
+	/* While it does not run: the lowest word of its parked frame (see
+	 * machine.h), or the ucontext_t on its stack. */
 	void *sp;
 #ifdef TOOLS_SWITCH
 	void (*entry)(void *arg);
@@ -27,21 +27,23 @@ struct context {
 	struct context *from; /* who switched here last */
 	const void *bottom;
 	size_t size;
-	void *fake;		   /* the address sanitizer's fake stack */
-	void *fiber;		   /* the thread sanitizer's */
-	struct tools_stack *stack; /* NULL: the thread's */
+	void *fake;  /* the address sanitizer's fake stack */
+	void *fiber; /* the thread sanitizer's */
 #endif
 };
 
-/* The machine's part: switch.S or ucontext.c. */
-void *context_frame(char *top, void (*entry)(void *arg), void *arg);
+/* The machine's part, of switch.S or ucontext.c: a parked frame at the top of
+ * this memory that will run entry(arg), and the switch itself. */
+void *context_frame(char *base, size_t size, void (*entry)(void *arg),
+		    void *arg);
 void context_swap(void **save, void *sp);
 
 /*
- * Prepares `context` to run entry(arg) on the memory [base, base + size), which
- * is (the beginning of) a stack that stacks_take gave, at the first switch to
- * it.  entry never returns: its last act is context_exit.  No system call (but
- * for ucontext).  The top of the memory is written.
+ * Prepares `context` to run entry(arg) at the first switch to it, on the memory
+ * [base, base + size): what stacks_take gave, or less of it at the top.  It is
+ * written at its top alone.  entry never returns: its last act is context_exit;
+ * or it is never gone back to, and its stack given back.  No system call (but
+ * for ucontext's).
  */
 void context_init(struct context *context, void *base, size_t size,
 		  void (*entry)(void *arg), void *arg);
@@ -56,7 +58,7 @@ static inline void context_switch(struct context *from, struct context *to)
 	context_swap(&from->sp, to->sp);
 }
 
-/* The same, for the last time in `from`: its memory may be used anew. */
+/* The same, for the last time in `from`: once in `to`, its stack is free. */
 _Noreturn static inline void context_exit(struct context *from,
 					  struct context *to)
 {

@@ -27,7 +27,8 @@
 
 enum {
 	SLAB_FIRST = 64,  /* stacks in the first slab; each next has twice */
-	SLAB_MOST = 4096, /* as many, up to that: a million are 250 mappings */
+	SLAB_MOST = 4096, /* as many, up to that: a million are 250 mappings, */
+	SLAB_BYTES = 256 << 20, /* or as fit, but one at least */
 	WARM_LEAST = 256, /* free stacks that may keep their pages, at least */
 	WARM_SHARE = 4,	  /* or one for so many in use */
 };
@@ -49,9 +50,10 @@ struct slab {
 
 struct stacks {
 	size_t page, size;
+	unsigned shift;	 /* page == 1 << shift */
 	unsigned stride; /* from stack to stack, in pages */
 	unsigned used, free, warm_count;
-	bool protect;		 /* the kernel has no MADV_GUARD_INSTALL */
+	bool protect;		 /* MADV_GUARD_INSTALL is refused */
 	struct stack warm, cold; /* heads of rings */
 	struct slab **slab;	 /* by their address */
 	unsigned slabs, room;
@@ -95,21 +97,9 @@ static char *guard_of(const struct stacks *stacks, const struct stack *stack)
 	       slab_bytes(stacks, (unsigned)(stack - slab->stack));
 }
 
-/* The index of the first slab that ends above the address. */
-static unsigned slab_index(const struct stacks *stacks, const void *address)
+static char *base_of(const struct stacks *stacks, const struct stack *stack)
 {
-	unsigned low = 0, high = stacks->slabs;
-	while (low < high) {
-		unsigned middle = low + (high - low) / 2;
-		const struct slab *slab = stacks->slab[middle];
-		if ((uintptr_t)address - (uintptr_t)slab->memory <
-			    slab_bytes(stacks, slab->count) ||
-		    (uintptr_t)address < (uintptr_t)slab->memory)
-			high = middle;
-		else
-			low = middle + 1;
-	}
-	return low;
+	return guard_of(stacks, stack) + stacks->page;
 }
 
 static bool slab_has(const struct stacks *stacks, const struct slab *slab,
@@ -119,13 +109,29 @@ static bool slab_has(const struct stacks *stacks, const struct slab *slab,
 	       slab_bytes(stacks, slab->count);
 }
 
-/* The stack whose guard page or memory has the address; NULL: none of ours. */
+/* The index of the first slab that ends above the address. */
+static unsigned slab_index(const struct stacks *stacks, const void *address)
+{
+	unsigned low = 0, high = stacks->slabs;
+	while (low < high) {
+		unsigned middle = low + (high - low) / 2;
+		const struct slab *slab = stacks->slab[middle];
+		if ((uintptr_t)address < (uintptr_t)slab->memory ||
+		    slab_has(stacks, slab, address))
+			high = middle;
+		else
+			low = middle + 1;
+	}
+	return low;
+}
+
+/* The stack whose guard page or memory has the address, which is the slab's. */
 static struct stack *stack_in(const struct stacks *stacks, struct slab *slab,
 			      const void *address)
 {
 	size_t offset = (uintptr_t)address - (uintptr_t)slab->memory;
-	(void)stacks;
-	return &slab->stack[(unsigned)(offset / stacks->page) / stacks->stride];
+	return &slab->stack[(unsigned)(offset >> stacks->shift) /
+			    stacks->stride];
 }
 
 static char *slab_map(const struct stacks *stacks, unsigned count)
@@ -181,6 +187,12 @@ static struct slab *slab_new(struct stacks *stacks, unsigned count)
 static void slab_free(struct stacks *stacks, struct slab *slab)
 {
 	unsigned at = slab_index(stacks, slab->memory);
+	for (unsigned i = 0; i < slab->made; i++) {
+		struct stack *stack = &slab->stack[i];
+		if (stack->used)
+			tools_stack_given(base_of(stacks, stack), stacks->size);
+		tools_stack_gone(&stack->tools);
+	}
 	stacks->slabs--;
 	for (unsigned i = at; i < stacks->slabs; i++)
 		stacks->slab[i] = stacks->slab[i + 1];
@@ -193,12 +205,13 @@ static void slab_free(struct stacks *stacks, struct slab *slab)
 static int guard_make(struct stacks *stacks, char *guard)
 {
 #ifdef MADV_GUARD_INSTALL
-	/* Does not split the mapping, as mprotect(2) does. */
+	/* Does not split the mapping, as mprotect(2) does.  (Refused by older
+	 * kernels, and for what mlockall(2) has locked.) */
 	if (!stacks->protect) {
 		if (sys_madvise(guard, stacks->page, MADV_GUARD_INSTALL) != -1)
 			return 0;
-		if (errno != EINVAL)
-			return -errno;
+		if (errno == ENOMEM)
+			return -ENOMEM;
 		stacks->protect = true;
 	}
 #endif
@@ -208,15 +221,16 @@ static int guard_make(struct stacks *stacks, char *guard)
 /* A new slab, smaller where the system refuses (limits, no overcommit). */
 static struct slab *grow(struct stacks *stacks)
 {
-	for (unsigned count = stacks->next_count; count; count /= 2) {
-		struct slab *slab = slab_new(stacks, count);
-		if (slab) {
-			stacks->next_count =
-				count < SLAB_MOST ? count * 2 : count;
-			return slab;
-		}
-	}
-	return NULL;
+	unsigned most = SLAB_BYTES / slab_bytes(stacks, 1);
+	unsigned count = stacks->next_count < most ? stacks->next_count : most;
+	struct slab *slab = NULL;
+	for (count += !count; count && !slab; count /= 2)
+		slab = slab_new(stacks, count);
+	if (slab)
+		stacks->next_count = slab->count < SLAB_MOST / 2
+					     ? slab->count * 2
+					     : SLAB_MOST;
+	return slab;
 }
 
 static struct stack *fresh(struct stacks *stacks)
@@ -230,6 +244,7 @@ static struct stack *fresh(struct stacks *stacks)
 	stack->slab = slab;
 	if (guard_make(stacks, guard_of(stacks, stack)) < 0)
 		return NULL;
+	tools_stack_made(&stack->tools, base_of(stacks, stack), stacks->size);
 	if (++slab->made == slab->count)
 		stacks->growing = NULL;
 	return stack;
@@ -258,7 +273,9 @@ void *stacks_take(struct stacks *stacks)
 	stack->used = true;
 	stack->slab->used++;
 	stacks->used++;
-	return guard_of(stacks, stack) + stacks->page;
+	char *base = base_of(stacks, stack);
+	tools_stack_taken(&stack->tools, base, stacks->size);
+	return base;
 }
 
 static unsigned warm_most(const struct stacks *stacks)
@@ -275,8 +292,7 @@ static void cool(struct stacks *stacks)
 	stack->warm = false;
 	stacks->warm_count--;
 	list_push(&stacks->cold, stack);
-	sys_madvise(guard_of(stacks, stack) + stacks->page, stacks->size,
-		    MADV_DONTNEED);
+	sys_madvise(base_of(stacks, stack), stacks->size, MADV_DONTNEED);
 }
 
 static struct stack *stack_at(struct stacks *stacks, const void *base)
@@ -308,7 +324,8 @@ static void trim(struct stacks *stacks, struct slab *slab)
 void stacks_give(struct stacks *stacks, void *base)
 {
 	struct stack *stack = stack_at(stacks, base);
-	assert(stack->used && guard_of(stacks, stack) + stacks->page == base);
+	assert(stack->used && base_of(stacks, stack) == base);
+	tools_stack_given(base, stacks->size);
 	stack->used = false;
 	stack->warm = true;
 	list_push(&stacks->warm, stack);
@@ -330,14 +347,17 @@ bool stacks_guard_hit(const struct stacks *stacks, const void *address,
 		      void **base)
 {
 	unsigned at = slab_index(stacks, address);
-	if (at == stacks->slabs || !slab_has(stacks, stacks->slab[at], address))
+	if (at == stacks->slabs)
 		return false;
-	const struct stack *stack = stack_in(stacks, stacks->slab[at], address);
-	if (!stack->slab)
+	struct slab *slab = stacks->slab[at];
+	if (!slab_has(stacks, slab, address))
 		return false;
-	char *usable = guard_of(stacks, stack) + stacks->page;
-	*base = usable;
-	return (const char *)address < usable;
+	const struct stack *stack = stack_in(stacks, slab, address);
+	if (stack >= slab->stack + slab->made ||
+	    (const char *)address >= base_of(stacks, stack))
+		return false;
+	*base = base_of(stacks, stack);
+	return true;
 }
 
 /* ---- all of them ----------------------------------------------------------*/
@@ -346,13 +366,14 @@ int stacks_new(struct stacks **result, size_t size)
 {
 	size_t page = (size_t)sysconf(_SC_PAGESIZE);
 	size_t pages = size / page + (size % page || !size);
-	/* A slab of the first size must not be beyond all addresses. */
-	if (pages > UINT32_MAX / SLAB_MOST)
+	if (pages > UINT32_MAX / 2 || pages > SIZE_MAX / page / 2)
 		return -ENOMEM;
 	struct stacks *stacks = sys_calloc(1, sizeof *stacks);
 	if (!stacks)
 		return -ENOMEM;
 	stacks->page = page;
+	while ((size_t)1 << stacks->shift < page)
+		stacks->shift++;
 	stacks->size = pages * page;
 	stacks->stride = (unsigned)pages + 1;
 	stacks->next_count = SLAB_FIRST;

@@ -20,7 +20,7 @@ void stacks_free(struct stacks *stacks);
 /* The lowest usable address of a stack; NULL: out of memory. */
 void *stacks_take(struct stacks *stacks);
 
-/* What stacks_take returned.  What lay in it is lost. */
+/* What stacks_take returned, and nothing runs on.  What lay in it is lost. */
 void stacks_give(struct stacks *stacks, void *base);
 
 /* Usable bytes of each. */

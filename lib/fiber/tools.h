@@ -1,11 +1,11 @@
 /*
- * What the sanitizers and valgrind want to be told of stacks and switches;
- * without them every function here is empty.
+ * What the sanitizers and valgrind want to be told of stacks; of the switches
+ * context.c tells them.  Without them all of it is empty, and with valgrind's
+ * header alone nothing happens after a stack's first use.
  */
 #ifndef SS_LIB_FIBER_TOOLS_H
 #define SS_LIB_FIBER_TOOLS_H
 
-#include <stdbool.h>
 #include <stddef.h>
 
 #ifdef __has_feature
@@ -36,16 +36,64 @@
 #ifdef TOOLS_ASAN
 #include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
+#include <sanitizer/lsan_interface.h>
 #endif
 #ifdef TOOLS_TSAN
 #include <sanitizer/tsan_interface.h>
 #endif
 
-/* What they know of one stack; kept beside it, for as long as its memory. */
+/* What they know of one stack; zeroed, and kept as long as its memory. */
 struct tools_stack {
-	unsigned id; /* valgrind's */
-	unsigned runs;
-	void *fiber; /* the thread sanitizer's */
+	unsigned id;   /* valgrind's */
+	unsigned runs; /* contexts begun on it */
+	void *fiber;   /* the thread sanitizer's */
 };
+
+/* Before its first use. */
+static inline void tools_stack_made(struct tools_stack *stack, char *base,
+				    size_t size)
+{
+	(void)stack, (void)base, (void)size;
+#ifdef TOOLS_VALGRIND
+	stack->id = VALGRIND_STACK_REGISTER(base, base + size);
+#endif
+}
+
+/* Before its memory goes. */
+static inline void tools_stack_gone(struct tools_stack *stack)
+{
+	(void)stack;
+#ifdef TOOLS_VALGRIND
+	VALGRIND_STACK_DEREGISTER(stack->id);
+#endif
+#ifdef TOOLS_TSAN
+	if (stack->fiber)
+		__tsan_destroy_fiber(stack->fiber);
+#endif
+}
+
+static inline void tools_stack_taken(struct tools_stack *stack, void *base,
+				     size_t size)
+{
+	(void)stack, (void)base, (void)size;
+#ifdef TOOLS_ASAN
+	/* What is reachable from a parked fiber is no leak. */
+	__lsan_register_root_region(base, size);
+#endif
+#ifdef TOOLS_TSAN
+	/* For context_init to find. */
+	*(struct tools_stack **)base = stack;
+#endif
+}
+
+static inline void tools_stack_given(void *base, size_t size)
+{
+	(void)base, (void)size;
+#ifdef TOOLS_ASAN
+	__lsan_unregister_root_region(base, size);
+	/* Frames that were never left keep their redzones poisoned. */
+	__asan_unpoison_memory_region(base, size);
+#endif
+}
 
 #endif
