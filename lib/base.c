@@ -89,7 +89,26 @@ static int handle(struct ss_server *server, struct ss_request *req)
 		if (r != SS_AGAIN || req->dgram || req->eof_told)
 			return r == SS_AGAIN ? 0 : r;
 		become_idle(server, req);
+		if (req->steps && atomic_load(&req->idle))
+			return SS_AGAIN;
 	}
+}
+
+/* From handle to the end; SS_AGAIN: it goes on here when there is input. */
+int base_resume(struct ss_server *server, struct ss_request *req)
+{
+	const struct ss_handler *handler = req->handler;
+	req->phase = SS_PHASE_HANDLE;
+	int r = handle(server, req);
+	if (r == SS_AGAIN)
+		return r;
+	req->phase = SS_PHASE_FINISH;
+	int finished = handler->finish ? handler->finish(req) : 0;
+	file_close(req);
+	write_finish(req);
+	if (r < 0)
+		req->phase = SS_PHASE_HANDLE;
+	return r < 0 ? r : finished;
 }
 
 static int base_finish_request(struct ss_server *server, struct ss_request *req)
@@ -103,15 +122,7 @@ static int base_finish_request(struct ss_server *server, struct ss_request *req)
 		file_close(req);
 		return r;
 	}
-	req->phase = SS_PHASE_HANDLE;
-	r = handle(server, req);
-	req->phase = SS_PHASE_FINISH;
-	int finished = handler->finish ? handler->finish(req) : 0;
-	file_close(req);
-	write_finish(req);
-	if (r < 0)
-		req->phase = SS_PHASE_HANDLE;
-	return r < 0 ? r : finished;
+	return base_resume(server, req);
 }
 
 static void base_handle_error(struct ss_server *server, struct ss_request *req,

@@ -167,6 +167,8 @@ struct ss_server {
 	int waiting_count;
 	struct ss_request *spares; /* ended ones, for the next */
 	int spare_count;
+	struct buffer *lent; /* read buffers that nobody has now */
+	int lent_count;
 };
 
 /* layers.c */
@@ -207,6 +209,8 @@ struct stop_view {
 };
 struct stop_view stop_look(struct ss_server *server,
 			   const struct ss_request *req);
+/* What it makes of a wait of the request (NULL: none); 0: go on. */
+int stop_ending(const struct ss_request *req, const struct stop_view *view);
 /* The view's pipe was readable or at its end. */
 void stop_told(struct ss_server *server, const struct ss_request *req,
 	       short revents);
@@ -278,6 +282,7 @@ void process_leave(struct ss_server *server);
 /* Bytes on their way: data[head..tail). */
 struct buffer {
 	size_t room, head, tail;
+	struct buffer *next; /* among those that nobody has now */
 	unsigned char data[];
 };
 
@@ -348,13 +353,18 @@ struct ss_request {
 	bool reply_wanted; /* datagram: even an empty one */
 	bool midway;	   /* within a message: io_ms, not idle_ms */
 	bool eof, eof_told;
+	bool resumed;	       /* the deadline is set for the next read */
+	bool steps;	       /* ss_request_step: its stack is given back */
+	unsigned char streak;  /* calls that did not wait, one after another */
 	bool running, on_loop; /* lock */
+	bool holds_thread;     /* its thread runs nothing else; lock */
 	bool entered;	       /* counts as active; lock */
 	uint32_t space;	       /* bytes from `extra` to the channel's space */
 	_Alignas(16) unsigned char extra[]; /* layers' states, channel */
 };
 
 /* request.c */
+int base_resume(struct ss_server *server, struct ss_request *req);
 int request_new(struct ss_server *server, struct ss_listener *listener,
 		size_t space, struct ss_request **result);
 void request_register(struct ss_request *req);
@@ -384,6 +394,7 @@ int channel_shutdown(struct ss_channel *channel, int how,
 
 /* stream.c */
 void stream_free(struct ss_request *req);
+void buffers_free(struct ss_server *server);
 size_t stream_buffered(const struct ss_request *req);
 int stream_wait(struct ss_request *req, const struct ss_block *block);
 ssize_t stream_fill(struct ss_request *req, size_t room);
@@ -394,6 +405,10 @@ ssize_t stream_eof(struct ss_request *req);
 int stream_forced(const struct ss_request *req);
 size_t stream_room(const struct ss_request *req);
 struct buffer *buffer_grow(struct buffer **buffer, size_t room);
+struct buffer *stream_buffer(struct ss_request *req, struct buffer **buffer,
+			     size_t room);
+/* It waits: what buffers are empty are given back where many wait so. */
+void stream_rest(struct ss_request *req);
 
 /* write.c */
 int write_finish(struct ss_request *req);

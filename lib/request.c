@@ -118,7 +118,7 @@ static void unregister(struct ss_request *req)
 bool request_runs_here(struct ss_server *server)
 {
 	for (struct ss_request *r = server->requests.first; r; r = r->next)
-		if (r->running && pthread_equal(r->runner, pthread_self()))
+		if (r->holds_thread && pthread_equal(r->runner, pthread_self()))
 			return true;
 	return false;
 }
@@ -129,8 +129,12 @@ static void begin_running(struct ss_request *req)
 	pthread_mutex_lock(&server->lock);
 	req->running = true;
 	req->runner = pthread_self();
-	req->on_loop = !server->child && server->owned &&
+	bool on_loop = !server->child && server->owned &&
 		       pthread_equal(server->owner, req->runner);
+	bool parks = server->flags & SS_LAYER_PARKS;
+	/* One that parks leaves the loop to see to its deadlines. */
+	req->on_loop = on_loop && !parks;
+	req->holds_thread = !(on_loop && parks);
 	pthread_mutex_unlock(&server->lock);
 	req->phase = SS_PHASE_HANDSHAKE;
 }
@@ -146,16 +150,65 @@ static void count_bytes(struct ss_request *req)
 		atomic_fetch_add(&slot->bytes_out, out);
 }
 
-int ss_request_finish(struct ss_request *req)
+/* The tail of finish_request, whatever came of it. */
+static int conclude(struct ss_request *req, int r)
 {
 	struct ss_server *server = req->server;
-	begin_running(req);
-	int r = self(server)->finish_request(server, req);
 	if (r < 0)
 		accept_error(server, req, r, (enum ss_phase)req->phase);
 	self(server)->shutdown_request(server, req);
 	count_bytes(req);
 	return r;
+}
+
+int ss_request_finish(struct ss_request *req)
+{
+	begin_running(req);
+	return conclude(req,
+			self(req->server)->finish_request(req->server, req));
+}
+
+/* Whether finish_request is base's alone: nothing of another layer's is on the
+ * stack while the handler runs. */
+static bool only_base(const struct ss_server *server)
+{
+	return self(server)->finish_request == ss_base_layer.ops.finish_request;
+}
+
+/* Between here and the next step it waits for its client. */
+static int step_aside(struct ss_request *req)
+{
+	stream_rest(req);
+	timeout_deadline(req, POLLIN);
+	req->resumed = true;
+	return SS_AGAIN;
+}
+
+int ss_request_step(struct ss_request *req)
+{
+	struct ss_server *server = req->server;
+	int r;
+	if (req->steps) {
+		r = base_resume(server, req);
+	} else {
+		begin_running(req);
+		req->steps = only_base(server);
+		r = self(server)->finish_request(server, req);
+	}
+	if (r == SS_AGAIN)
+		return step_aside(req);
+	ss_request_end(req, conclude(req, r));
+	return 0;
+}
+
+bool ss_request_defer(struct ss_request *req)
+{
+	if (req->dgram || req->handler->speaks_first || channels_pending(req) ||
+	    !only_base(req->server))
+		return false;
+	req->phase = SS_PHASE_HANDLE;
+	step_aside(req);
+	return true;
 }
 
 void ss_request_run(struct ss_request *req)

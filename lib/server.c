@@ -200,6 +200,7 @@ static void destroy(struct ss_server *server)
 	layers_fini(server);
 	listeners_free(server);
 	requests_free_spares(server);
+	buffers_free(server);
 	loop_fini(server);
 	stop_fini(server);
 	process_leave(server);

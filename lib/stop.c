@@ -225,6 +225,24 @@ struct stop_view stop_look(struct ss_server *server,
 	return view;
 }
 
+int stop_ending(const struct ss_request *req, const struct stop_view *view)
+{
+	int cancel = req ? atomic_load(&req->cancel) : CANCEL_NONE;
+	if (view->phase == STOP_FORCED || cancel == CANCEL_FORCED)
+		return -ECANCELED;
+	bool idle = req && atomic_load(&req->idle);
+	if (view->phase == STOP_HALF || cancel == CANCEL_HALF ||
+	    (view->phase == STOP_CLOSING && idle))
+		return -ESHUTDOWN;
+	return 0;
+}
+
+int ss_request_ending(const struct ss_request *req)
+{
+	struct stop_view view = stop_look(req->server, req);
+	return stop_ending(req, &view);
+}
+
 void stop_told(struct ss_server *server, const struct ss_request *req,
 	       short revents)
 {

@@ -7,7 +7,12 @@
  */
 #include "internal.h"
 
-enum { RBUF = 8192, DIRECT = 1024 };
+enum {
+	RBUF = 8192,
+	DIRECT = 1024,
+	LENT_MAX = 64,
+	STREAK = 64, /* calls in a row that need not wait, before a pause */
+};
 
 /* ---- buffers --------------------------------------------------------------*/
 
@@ -32,8 +37,69 @@ struct buffer *buffer_grow(struct buffer **buffer, size_t room)
 	return *buffer = b;
 }
 
+/*
+ * Where many requests wait on one thread, those that wait have no buffer: it
+ * is lent to the next one that reads.
+ */
+static struct buffer *borrow(struct ss_server *server)
+{
+	pthread_mutex_lock(&server->lock);
+	struct buffer *b = server->lent;
+	if (b) {
+		server->lent = b->next;
+		server->lent_count--;
+	}
+	pthread_mutex_unlock(&server->lock);
+	return b;
+}
+
+static void give_back(struct ss_server *server, struct buffer **buffer)
+{
+	struct buffer *b = *buffer;
+	if (!b || b->tail != b->head)
+		return;
+	*buffer = NULL;
+	b->head = b->tail = 0;
+	pthread_mutex_lock(&server->lock);
+	bool keep = b->room == RBUF && server->lent_count < LENT_MAX;
+	if (keep) {
+		b->next = server->lent;
+		server->lent = b;
+		server->lent_count++;
+	}
+	pthread_mutex_unlock(&server->lock);
+	if (!keep)
+		sys_free(b);
+}
+
+void stream_rest(struct ss_request *req)
+{
+	if (!(req->server->flags & SS_LAYER_PARKS))
+		return;
+	give_back(req->server, &req->in);
+	give_back(req->server, &req->out);
+}
+
+void buffers_free(struct ss_server *server)
+{
+	while (server->lent) {
+		struct buffer *b = server->lent;
+		server->lent = b->next;
+		sys_free(b);
+	}
+}
+
+struct buffer *stream_buffer(struct ss_request *req, struct buffer **buffer,
+			     size_t room)
+{
+	if (!*buffer && room == RBUF && (req->server->flags & SS_LAYER_PARKS))
+		*buffer = borrow(req->server);
+	return buffer_grow(buffer, room);
+}
+
 void stream_free(struct ss_request *req)
 {
+	stream_rest(req);
 	sys_free(req->in);
 	sys_free(req->out);
 	req->in = req->out = NULL;
@@ -81,6 +147,7 @@ int stream_wait(struct ss_request *req, const struct ss_block *block)
 {
 	struct ss_server *server = req->server;
 	int64_t deadline = nearest(req->deadline, block->until);
+	req->streak = 0;
 	int r = self(server)->wait(server, req, block->source, block->events,
 				   deadline);
 	if (block->source)
@@ -110,8 +177,21 @@ static void note_input(struct ss_request *req, size_t n)
 		atomic_store(&req->idle, false);
 }
 
-/* > 0 bytes; 0: the input has ended; < 0. */
-static ssize_t read_some(struct ss_request *req, void *buf, size_t n)
+/* One whose peer is always faster lets others have their turn (op `wait`). */
+static void pause_now_and_then(struct ss_request *req)
+{
+	struct ss_server *server = req->server;
+	if (!(server->flags & SS_LAYER_PARKS) || ++req->streak < STREAK)
+		return;
+	req->streak = 0;
+	self(server)->wait(server, req, NULL, 0, 0);
+}
+
+/*
+ * > 0 bytes; 0: the input has ended; < 0.  Into `given`, or, if that is NULL,
+ * at the end of the buffer, which a wait may take away while it is empty.
+ */
+static ssize_t read_some(struct ss_request *req, void *given, size_t n)
 {
 	if (req->eof || req->dgram) {
 		req->eof = true;
@@ -120,17 +200,23 @@ static ssize_t read_some(struct ss_request *req, void *buf, size_t n)
 	timeout_deadline(req, POLLIN);
 	if (timeout_overdue(req))
 		return -ETIMEDOUT;
+	pause_now_and_then(req);
 	for (;;) {
 		if (stream_forced(req))
 			return -ECANCELED;
+		if (!given && !stream_buffer(req, &req->in, n))
+			return -ENOMEM;
+		void *buf = given ? given : req->in->data + req->in->tail;
 		struct ss_block block;
 		ssize_t r = ss_channel_read(req->top, buf, n, &block);
-		if (r == -EAGAIN)
+		if (r == -EAGAIN) {
+			stream_rest(req);
 			r = stream_wait(req, &block);
-		else if (r > 0)
+		} else if (r > 0) {
 			note_input(req, (size_t)r);
-		else if (r == 0 && !stream_forced(req))
+		} else if (r == 0 && !stream_forced(req)) {
 			req->eof = true;
+		}
 		if (r > 0 || req->eof)
 			return r;
 		if (r == -ESHUTDOWN) {
@@ -149,12 +235,9 @@ ssize_t stream_fill(struct ss_request *req, size_t room)
 {
 	if (req->eof || req->dgram)
 		return read_some(req, NULL, 0);
-	struct buffer *in = buffer_grow(&req->in, room);
-	if (!in)
-		return -ENOMEM;
-	ssize_t r = read_some(req, in->data + in->tail, room);
+	ssize_t r = read_some(req, NULL, room);
 	if (r > 0)
-		in->tail += (size_t)r;
+		req->in->tail += (size_t)r;
 	return r;
 }
 

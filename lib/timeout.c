@@ -80,10 +80,15 @@ static bool between_messages(const struct ss_request *req)
 
 /*
  * Until when a call that begins now may wait for these events; kept in the
- * request.  SS_NONE without a look at the clock where nothing is bounded.
+ * request.  SS_NONE without a look at the clock where nothing is bounded.  A
+ * read that was waited for in advance goes on with that wait's.
  */
 int64_t timeout_deadline(struct ss_request *req, short events)
 {
+	bool kept = req->resumed && (events & POLLIN);
+	req->resumed = false;
+	if (kept)
+		return req->deadline;
 	req->deadline = SS_NONE;
 	if (!req->timed)
 		return SS_NONE;
@@ -108,6 +113,7 @@ int64_t timeout_deadline(struct ss_request *req, short events)
 /* Whether the request's end comes before the deadline, which it then is. */
 bool timeout_total(struct ss_request *req, int64_t *deadline)
 {
+	req->resumed = false;
 	req->deadline = *deadline;
 	offer(req, req->accepted_at, req->timeouts->total_ms, SS_TIMEOUT_TOTAL);
 	bool nearer = req->deadline != *deadline;

@@ -40,19 +40,6 @@ static int poll_once(struct ss_server *server, struct ss_request *req,
 	return ready;
 }
 
-/* What the server's or the request's end makes of a wait; 0: go on. */
-static int ending(const struct ss_request *req, const struct stop_view *view)
-{
-	int cancel = req ? atomic_load(&req->cancel) : CANCEL_NONE;
-	if (view->phase == STOP_FORCED || cancel == CANCEL_FORCED)
-		return -ECANCELED;
-	bool idle = req && atomic_load(&req->idle);
-	if (view->phase == STOP_HALF || cancel == CANCEL_HALF ||
-	    (view->phase == STOP_CLOSING && idle))
-		return -ESHUTDOWN;
-	return 0;
-}
-
 /* What came before the end is read before it. */
 static bool has_input(const struct ss_source *source)
 {
@@ -65,7 +52,7 @@ int wait_source(struct ss_server *server, struct ss_request *req,
 {
 	for (;;) {
 		struct stop_view view = stop_look(server, req);
-		int r = ending(req, &view);
+		int r = stop_ending(req, &view);
 		if (r == -ECANCELED)
 			return r;
 		if (r < 0 && (events & POLLIN))
@@ -92,14 +79,14 @@ int wait_several(struct ss_server *server, struct ss_request *req,
 	}
 	for (;;) {
 		struct stop_view view = stop_look(server, req);
-		if (atomic_exchange(&req->woken, false))
+		if (ss_request_take_wake(req))
 			return -EINTR;
-		if (ending(req, &view))
+		if (stop_ending(req, &view))
 			return -ECANCELED;
 		int r = poll_once(server, req, fds, count, deadline, &view);
 		/* Which makes a stream readable, too. */
 		view = stop_look(server, req);
-		if (r > 0 && ending(req, &view))
+		if (r > 0 && stop_ending(req, &view))
 			return -ECANCELED;
 		for (int i = 0; r > 0 && i < count; i++) {
 			waits[i].revents = fds[i].revents;
@@ -118,6 +105,11 @@ void wait_ring(struct ss_request *req)
 {
 	if (req->rare && req->rare->wake_pipe[1] >= 0)
 		(void)!sys_write(req->rare->wake_pipe[1], "", 1);
+}
+
+bool ss_request_take_wake(struct ss_request *req)
+{
+	return atomic_exchange(&req->woken, false);
 }
 
 /* Under the lock.  The pipe is made by the first wait that it could end. */
@@ -172,10 +164,10 @@ int ss_wait_any(struct ss_request *req, struct ss_wait *waits, int count,
 	int ready = ready_already(waits, count);
 	if (ready)
 		return ready;
-	int r = make_wakeable(req);
+	struct ss_server *server = req->server;
+	int r = server->flags & SS_LAYER_PARKS ? 0 : make_wakeable(req);
 	if (r < 0)
 		return r;
-	struct ss_server *server = req->server;
 	bool bounded = timeout_total(req, &deadline);
 	r = self(server)->wait_any(server, req, waits, count, deadline);
 	return r == 0 && bounded ? timeout_struck(req) : r;

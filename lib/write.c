@@ -100,7 +100,7 @@ static int push_all(struct ss_request *req, const struct iovec *given,
 static int collect(struct ss_request *req, const struct iovec *iov, int count,
 		   size_t room)
 {
-	struct buffer *out = buffer_grow(&req->out, room);
+	struct buffer *out = stream_buffer(req, &req->out, room);
 	if (!out)
 		return -ENOMEM;
 	for (int i = 0; i < count; i++) {

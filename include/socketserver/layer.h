@@ -31,6 +31,8 @@ enum ss_source_flags {
 	SS_SOURCE_DGRAM = 1 << 4,    /* the listener's own descriptor, shared */
 	SS_SOURCE_WATCHED = 1 << 6,  /* a poller has it (and for POLLOUT) */
 	SS_SOURCE_WATCHED_OUT = 1 << 7,
+	SS_SOURCE_WHOLE = 1 << 8, /* a read that came back short has taken
+				     all there was, unless URGENT (TCP) */
 };
 
 /*
@@ -370,6 +372,20 @@ SS_API void ss_source_close(struct ss_server *server, struct ss_source *source);
 SS_API void ss_request_run(struct ss_request *req);
 /* finish_request, handle_error, shutdown_request; the -errno of the first. */
 SS_API int ss_request_finish(struct ss_request *req);
+/*
+ * For a model that parks (SS_LAYER_PARKS).  Like ss_request_run, but returns
+ * SS_AGAIN, without keeping anything on the stack, where the request has
+ * nothing to do until its source is readable or ss_request_deadline has come:
+ * then it is to be called again, by the same thread.  So, too, when
+ * ss_request_ending tells of something.  0: it has ended and is gone.
+ */
+SS_API int ss_request_step(struct ss_request *req);
+/* Whether its first step may wait for the same: its client speaks first. */
+SS_API bool ss_request_defer(struct ss_request *req);
+/* What its end, or the server's, makes of its waits: as `wait` says; 0. */
+SS_API int ss_request_ending(const struct ss_request *req);
+/* Takes one ss_wake off: `wait_any` then returns -EINTR. */
+SS_API bool ss_request_take_wake(struct ss_request *req);
 /* end_request, then frees; the accepting process. */
 SS_API void ss_request_end(struct ss_request *req, int status);
 /* Another handler for this request; from finish_request, before super. */

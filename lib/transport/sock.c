@@ -399,6 +399,8 @@ int sock_get_request(struct ss_server *server, struct ss_listener *listener,
 			    parks ? SOCK_NONBLOCK : 0);
 	if (fd == -1)
 		return -errno;
-	return ss_request_accept(server, listener, fd,
-				 parks ? SS_SOURCE_NONBLOCK : 0, &peer, req);
+	unsigned flags = parks ? SS_SOURCE_NONBLOCK : 0;
+	if (!is_unix(server))
+		flags |= SS_SOURCE_WHOLE;
+	return ss_request_accept(server, listener, fd, flags, &peer, req);
 }
