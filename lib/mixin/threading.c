@@ -12,6 +12,7 @@
 #include <socketserver/layers.h>
 
 #include "../sys.h"
+#include "thread.h"
 
 enum { MAX_IDLE = 64, IDLE_MS = 1000, ACCEPT_BATCH = 64 };
 
@@ -122,40 +123,6 @@ static bool give_to_idle(struct threading *pool, struct ss_request *req)
 	return worker != NULL;
 }
 
-static int init_monotonic(pthread_cond_t *cond)
-{
-	pthread_condattr_t attr;
-	int error = pthread_condattr_init(&attr);
-	if (error)
-		return -error;
-	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	error = pthread_cond_init(cond, &attr);
-	pthread_condattr_destroy(&attr);
-	return -error;
-}
-
-/* With every signal blocked: they are the program's threads' to take. */
-static int create(struct threading *pool, struct worker *worker)
-{
-	pthread_attr_t attr;
-	int error = pthread_attr_init(&attr);
-	if (error)
-		return -error;
-	if (pool->options.stack_size)
-		error = pthread_attr_setstacksize(&attr,
-						  pool->options.stack_size);
-	sigset_t all, old;
-	sigfillset(&all);
-	if (!error) {
-		sys_pthread_sigmask(SIG_SETMASK, &all, &old);
-		error = sys_pthread_create(&worker->thread, &attr, work,
-					   worker);
-		sys_pthread_sigmask(SIG_SETMASK, &old, NULL);
-	}
-	pthread_attr_destroy(&attr);
-	return -error;
-}
-
 static int give_to_new(struct threading *pool, struct ss_request *req)
 {
 	struct worker *worker = sys_calloc(1, sizeof(*worker));
@@ -163,12 +130,13 @@ static int give_to_new(struct threading *pool, struct ss_request *req)
 		return -ENOMEM;
 	worker->pool = pool;
 	worker->req = req;
-	int r = init_monotonic(&worker->wanted);
+	int r = thread_cond_init(&worker->wanted);
 	if (r < 0)
 		goto no_cond;
 	/* Its first act is to take the lock: by then all this is in place. */
 	pthread_mutex_lock(&pool->lock);
-	r = create(pool, worker);
+	r = thread_create(&worker->thread, pool->options.stack_size, work,
+			  worker);
 	if (r == 0)
 		pool->workers++;
 	pthread_mutex_unlock(&pool->lock);
@@ -197,7 +165,7 @@ static int thr_init(struct ss_server *server, const void *options)
 		pool->options.max_idle = MAX_IDLE;
 	if (!pool->options.idle_ms)
 		pool->options.idle_ms = IDLE_MS;
-	int r = init_monotonic(&pool->ended);
+	int r = thread_cond_init(&pool->ended);
 	if (r < 0)
 		return r;
 	r = -pthread_mutex_init(&pool->lock, NULL);
