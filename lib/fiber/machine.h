@@ -14,13 +14,13 @@
 /*
  * A parked frame, in words, the lowest first (switch.S):
  *
- *	x86-64	r15 r14 r13 r12 rbx rbp, where to return, a pad
+ *	x86-64	r15 r14 r13 r12 rbx rbp, where to return, two pads
  *	aarch64	x29 x30 (where to return) x19 to x28 d8 to d15
  *
  * and what the first instruction of context_start is in bytes.
  */
 #ifdef __x86_64__
-#define CONTEXT_WORDS 8
+#define CONTEXT_WORDS 9
 #define CONTEXT_ENTRY 3
 #define CONTEXT_ARG 2
 #define CONTEXT_RETURN 6

@@ -44,7 +44,7 @@ struct slab {
 	char *memory;
 	unsigned count; /* of its stacks */
 	unsigned made;	/* have their guard; the rest is fresh */
-	unsigned used;
+	unsigned held;	/* in use or warm */
 	struct stack stack[];
 };
 
@@ -53,6 +53,7 @@ struct stacks {
 	unsigned shift;	 /* page == 1 << shift */
 	unsigned stride; /* from stack to stack, in pages */
 	unsigned used, free, warm_count;
+	unsigned idle;		 /* slabs of which no stack is in use or warm */
 	bool protect;		 /* MADV_GUARD_INSTALL is refused */
 	struct stack warm, cold; /* heads of rings */
 	struct slab **slab;	 /* by their address */
@@ -193,6 +194,9 @@ static void slab_free(struct stacks *stacks, struct slab *slab)
 			tools_stack_given(base_of(stacks, stack), stacks->size);
 		tools_stack_gone(&stack->tools);
 	}
+	if (stacks->growing == slab)
+		stacks->growing = NULL;
+	stacks->last = NULL;
 	stacks->slabs--;
 	for (unsigned i = at; i < stacks->slabs; i++)
 		stacks->slab[i] = stacks->slab[i + 1];
@@ -245,6 +249,7 @@ static struct stack *fresh(struct stacks *stacks)
 	if (guard_make(stacks, guard_of(stacks, stack)) < 0)
 		return NULL;
 	tools_stack_made(&stack->tools, base_of(stacks, stack), stacks->size);
+	slab->held++;
 	if (++slab->made == slab->count)
 		stacks->growing = NULL;
 	return stack;
@@ -258,8 +263,11 @@ static struct stack *reuse(struct stacks *stacks)
 	if (stack == &stacks->cold)
 		return NULL;
 	list_remove(stack);
-	stacks->warm_count -= stack->warm;
 	stacks->free--;
+	if (stack->warm)
+		stacks->warm_count--;
+	else if (stack->slab->held++ == 0)
+		stacks->idle--;
 	return stack;
 }
 
@@ -271,7 +279,6 @@ void *stacks_take(struct stacks *stacks)
 	if (!stack)
 		return NULL;
 	stack->used = true;
-	stack->slab->used++;
 	stacks->used++;
 	char *base = base_of(stacks, stack);
 	tools_stack_taken(&stack->tools, base, stacks->size);
@@ -284,7 +291,25 @@ static unsigned warm_most(const struct stacks *stacks)
 	return share > WARM_LEAST ? share : WARM_LEAST;
 }
 
-/* The pages of the one that was given back longest ago. */
+/* Unmaps the slabs that are cold as a whole, as long as there stay as many free
+ * stacks as are in use: the next slab is far, then. */
+static void trim(struct stacks *stacks)
+{
+	unsigned keep = stacks->used > WARM_LEAST ? stacks->used : WARM_LEAST;
+	for (unsigned i = stacks->slabs; i-- > 0 && stacks->idle;) {
+		struct slab *slab = stacks->slab[i];
+		if (slab->held || !slab->made ||
+		    stacks->free - slab->made < keep)
+			continue;
+		for (unsigned k = 0; k < slab->made; k++)
+			list_remove(&slab->stack[k]);
+		stacks->free -= slab->made;
+		stacks->idle--;
+		slab_free(stacks, slab);
+	}
+}
+
+/* Releases the pages of the one that was given back longest ago. */
 static void cool(struct stacks *stacks)
 {
 	struct stack *stack = stacks->warm.newer;
@@ -293,6 +318,9 @@ static void cool(struct stacks *stacks)
 	stacks->warm_count--;
 	list_push(&stacks->cold, stack);
 	sys_madvise(base_of(stacks, stack), stacks->size, MADV_DONTNEED);
+	stacks->idle += --stack->slab->held == 0;
+	if (stacks->idle && stacks->free > stacks->used + WARM_LEAST)
+		trim(stacks);
 }
 
 static struct stack *stack_at(struct stacks *stacks, const void *base)
@@ -302,23 +330,6 @@ static struct stack *stack_at(struct stacks *stacks, const void *base)
 		slab = stacks->slab[slab_index(stacks, base)];
 	stacks->last = slab;
 	return stack_in(stacks, slab, base);
-}
-
-/* Gives a slab back that is free as a whole, if as many stacks and more stay
- * free without it: then the next is far. */
-static void trim(struct stacks *stacks, struct slab *slab)
-{
-	if (slab->used || stacks->free < 2 * slab->made + WARM_LEAST)
-		return;
-	for (unsigned i = 0; i < slab->made; i++) {
-		list_remove(&slab->stack[i]);
-		stacks->warm_count -= slab->stack[i].warm;
-		stacks->free--;
-	}
-	if (stacks->growing == slab)
-		stacks->growing = NULL;
-	stacks->last = NULL;
-	slab_free(stacks, slab);
 }
 
 void stacks_give(struct stacks *stacks, void *base)
@@ -332,10 +343,8 @@ void stacks_give(struct stacks *stacks, void *base)
 	stacks->warm_count++;
 	stacks->free++;
 	stacks->used--;
-	stack->slab->used--;
 	while (stacks->warm_count > warm_most(stacks))
 		cool(stacks);
-	trim(stacks, stack->slab);
 }
 
 size_t stacks_size(const struct stacks *stacks)
