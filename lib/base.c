@@ -173,6 +173,18 @@ static int base_cancel_request(struct ss_server *server, struct ss_request *req,
 	return 0;
 }
 
+static void base_stir_request(struct ss_server *server, struct ss_request *req)
+{
+	(void)server, (void)req;
+}
+
+static int base_offload(struct ss_server *server, struct ss_request *req,
+			int (*fn)(void *arg), void *arg)
+{
+	(void)server, (void)req;
+	return fn(arg);
+}
+
 static void base_forget(struct ss_server *server, struct ss_source *source)
 {
 	(void)server, (void)source;
@@ -204,8 +216,10 @@ const struct ss_layer ss_base_layer = {
 		.end_request = base_end_request,
 		.cancel_request = base_cancel_request,
 		.wake_request = wait_wake,
+		.stir_request = base_stir_request,
 		.wait = wait_source,
 		.wait_any = wait_several,
+		.offload = base_offload,
 		.forget = base_forget,
 		.now = base_now,
 	},

@@ -260,6 +260,7 @@ void ss_request_end(struct ss_request *req, int status)
 	struct ss_server *server = req->server;
 	self(server)->end_request(server, req, status);
 	count(&server->slot->ended);
+	release_parts(req);
 	pthread_mutex_lock(&server->lock);
 	bool on_loop =
 		server->owned && pthread_equal(server->owner, pthread_self());
@@ -270,7 +271,6 @@ void ss_request_end(struct ss_request *req, int status)
 		rare_reset(req->rare);
 	}
 	gate_leave(server, req);
-	release_parts(req);
 	/* It gives back what accepting lacked. */
 	if (held & SS_HOLD_ERRORS)
 		atomic_fetch_and(&server->holds, ~(unsigned)SS_HOLD_ERRORS);

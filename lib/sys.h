@@ -35,6 +35,11 @@
 #include <sys/sendfile.h>
 #endif
 
+/* Linux alone tells of a half-close so; POSIX does not have it. */
+#ifndef POLLRDHUP
+#define POLLRDHUP 0
+#endif
+
 /* Calls that answer with a descriptor. */
 #define SYS_DESCRIPTORS(X)                                                     \
 	X(socket, (int family, int type, int protocol),                        \
@@ -54,7 +59,8 @@
 	  (to, from, offset, n))                                               \
 	X(int, nonblock, (int fd), (fd))                                       \
 	X(int, cloexec, (int fd), (fd))                                        \
-	X(int64_t, now_ms, (void), ())
+	X(int64_t, now_ms, (void), ())                                         \
+	X(int, processors, (void), ())
 
 /* Calls that are called as they are. */
 #define SYS_PLAIN(X)                                                           \

@@ -173,6 +173,11 @@ int ss_wait_any(struct ss_request *req, struct ss_wait *waits, int count,
 	return r == 0 && bounded ? timeout_struck(req) : r;
 }
 
+int ss_offload(struct ss_request *req, int (*fn)(void *arg), void *arg)
+{
+	return self(req->server)->offload(req->server, req, fn, arg);
+}
+
 int ss_sleep(struct ss_request *req, int ms)
 {
 	return ss_wait_any(req, NULL, 0, now(req->server) + ms);

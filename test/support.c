@@ -27,6 +27,7 @@ const struct model models[] = {
 	{ "sync", NULL },
 	{ "threading", &ss_threading_mixin },
 	{ "forking", &ss_forking_mixin },
+	{ "fiber", &ss_fiber_mixin },
 };
 const int model_count = sizeof(models) / sizeof(*models);
 

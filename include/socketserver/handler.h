@@ -267,6 +267,14 @@ SS_API int ss_request_set_timeouts(struct ss_request *req,
 				   const struct ss_timeouts *timeouts);
 SS_API enum ss_timeout ss_request_timeout(const struct ss_request *req);
 
+/*
+ * Calls fn(arg) and returns what it returns: for work that blocks otherwise
+ * than by this library's calls, or computes for long.  Where many requests
+ * share a thread (fiber) it runs on another one meanwhile, and so must not use
+ * the request; elsewhere it is a plain call.  It cannot be cancelled.
+ */
+SS_API int ss_offload(struct ss_request *req, int (*fn)(void *arg), void *arg);
+
 /* One thing to wait for: a request's stream, or else a descriptor. */
 struct ss_wait {
 	struct ss_request *req; /* NULL: fd */

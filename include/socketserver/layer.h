@@ -202,6 +202,12 @@ struct ss_ops {
 			      bool force);
 	/* Any thread, under the server's lock: ss_wake.  0 or -errno. */
 	int (*wake_request)(struct ss_server *server, struct ss_request *req);
+	/*
+	 * Any thread, of a request that cannot end meanwhile.  What its channel
+	 * waits for has come, and no descriptor tells of it: transports without
+	 * them call it where the model parks.
+	 */
+	void (*stir_request)(struct ss_server *server, struct ss_request *req);
 
 	/*
 	 * Blocking: where the request runs.
@@ -210,13 +216,18 @@ struct ss_ops {
 	/*
 	 * Waits for POLLIN or POLLOUT of the source until the deadline
 	 * (SS_NONE: for ever).  0: try again, perhaps in vain; -ETIMEDOUT;
-	 * -ESHUTDOWN: reads are to see end of file now; -ECANCELED.
+	 * -ESHUTDOWN: reads are to see end of file now; -ECANCELED.  No source,
+	 * no events, 0: where the model parks, others run first.
 	 */
 	int (*wait)(struct ss_server *server, struct ss_request *req,
 		    struct ss_source *source, short events, int64_t deadline);
 	/* ss_wait_any, after the streams' own buffers were asked. */
 	int (*wait_any)(struct ss_server *server, struct ss_request *req,
 			struct ss_wait *waits, int count, int64_t deadline);
+	/* ss_offload: runs fn(arg) and returns what it does, keeping nobody
+	 * else waiting. */
+	int (*offload)(struct ss_server *server, struct ss_request *req,
+		       int (*fn)(void *arg), void *arg);
 	/* The source is about to be closed: drop what is known of it. */
 	void (*forget)(struct ss_server *server, struct ss_source *source);
 	/* The only clock: monotonic ms.  Any thread. */

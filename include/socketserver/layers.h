@@ -95,6 +95,21 @@ struct ss_threading_options {
 /* A process per request. */
 SS_API extern const struct ss_layer ss_forking_mixin;
 
+/*
+ * Fibers: many requests a thread, each on a stack of its own while its handler
+ * runs, and written as if it blocked.  Handlers that keep to the list in
+ * ss_handler(3) need not know.  Those that speak before their client does say
+ * so by speaks_first.
+ */
+SS_API extern const struct ss_layer ss_fiber_mixin;
+struct ss_fiber_options {
+	int loops; /* threads; 0: one per online core, where there are sockets
+		      and no worker processes; 1: the serving thread */
+	size_t stack_size;    /* bytes; 0: 64 KiB; at least 16 KiB */
+	bool report_overflow; /* a stack overflow is named before it kills; sets
+				 SIGSEGV's handler while the server lives */
+};
+
 /* ---- a look inside --------------------------------------------------------*/
 
 /*

@@ -42,6 +42,13 @@
 #include <sanitizer/tsan_interface.h>
 #endif
 
+/* How many times the stack a function needs under them. */
+#ifdef TOOLS_SWITCH
+#define TOOLS_STACKS 4
+#else
+#define TOOLS_STACKS 1
+#endif
+
 /* What they know of one stack; zeroed, and kept as long as its memory. */
 struct tools_stack {
 	unsigned id;   /* valgrind's */

@@ -194,6 +194,12 @@ static int trace_wake_request(struct ss_server *server, struct ss_request *req)
 	return super(server)->wake_request(server, req);
 }
 
+static void trace_stir_request(struct ss_server *server, struct ss_request *req)
+{
+	tell(server, SS_TRACE_WAITS, req, "stir_request");
+	super(server)->stir_request(server, req);
+}
+
 /* ---- blocking -------------------------------------------------------------*/
 
 static int trace_wait(struct ss_server *server, struct ss_request *req,
@@ -208,6 +214,13 @@ static int trace_wait_any(struct ss_server *server, struct ss_request *req,
 {
 	tell(server, SS_TRACE_WAITS, req, "wait_any");
 	return super(server)->wait_any(server, req, waits, count, deadline);
+}
+
+static int trace_offload(struct ss_server *server, struct ss_request *req,
+			 int (*fn)(void *arg), void *arg)
+{
+	tell(server, SS_TRACE_WAITS, req, "offload");
+	return super(server)->offload(server, req, fn, arg);
 }
 
 static void trace_forget(struct ss_server *server, struct ss_source *source)
@@ -245,8 +258,10 @@ const struct ss_layer ss_trace_mixin = {
 		.end_request = trace_end_request,
 		.cancel_request = trace_cancel_request,
 		.wake_request = trace_wake_request,
+		.stir_request = trace_stir_request,
 		.wait = trace_wait,
 		.wait_any = trace_wait_any,
+		.offload = trace_offload,
 		.forget = trace_forget,
 		.now = trace_now,
 	},

@@ -1,0 +1,543 @@
+/* The scheduler: a list of fibers that may run, one of requests that may
+ * start, and a round after each wait of the loop's poller. */
+#include "loop.h"
+
+#include <errno.h>
+#include <stdint.h>
+
+#include <socketserver/layers.h>
+
+#include "../sys.h"
+#include "waiter.h"
+
+enum {
+	STARVED_MS = 10,
+	BLOCKED_MS = 100, /* a fiber that keeps its loop so long is named */
+};
+
+struct task *fiber_task(const struct ss_request *req)
+{
+	return ss_request_layer_state(req, &ss_fiber_mixin);
+}
+
+/* ---- who runs next --------------------------------------------------------*/
+
+static void append(struct fiber_list *list, struct fiber *fiber)
+{
+	fiber->next = NULL;
+	*list->last = fiber;
+	list->last = &fiber->next;
+}
+
+static void reset(struct fiber_list *list)
+{
+	list->first = NULL;
+	list->last = &list->first;
+}
+
+/* The round that runs it comes after the wait, which is not to last then. */
+static void make_ready(struct fiber_loop *loop, struct fiber *fiber)
+{
+	append(&loop->ready, fiber);
+	ss_poller_at(loop->poller, 0);
+}
+
+static void queue_start(struct fiber_loop *loop, struct ss_request *req)
+{
+	struct task *task = fiber_task(req);
+	task->state = TASK_QUEUED;
+	task->next = NULL;
+	if (loop->starting.first)
+		fiber_task(loop->starting.last)->next = req;
+	else
+		loop->starting.first = req;
+	loop->starting.last = req;
+	if (!loop->starved_until)
+		ss_poller_at(loop->poller, 0);
+}
+
+void fiber_wake(struct fiber *fiber)
+{
+	if (!fiber->parked || fiber->woken)
+		return;
+	fiber->woken = true;
+	make_ready(fiber->loop, fiber);
+}
+
+/* ---- switching ------------------------------------------------------------*/
+
+#ifndef NDEBUG
+/* Whoever waits otherwise than by the library's calls stops all the others. */
+static void watch_time(const struct fiber *fiber, struct fiber_loop *loop,
+		       int64_t begun)
+{
+	int64_t ms = sys_now_ms() - begun;
+	const struct ss_handler *handler = ss_server_handler(loop->server);
+	if (ms < BLOCKED_MS)
+		return;
+	ss_log(loop->server, SS_LOG_WARNING,
+	       fiber ? ss_request_id(fiber->req) : 0,
+	       "handler %s kept its loop for %lld ms",
+	       handler->name ? handler->name : "?", (long long)ms);
+}
+#endif
+
+static void resume(struct fiber_loop *loop, struct fiber *fiber)
+{
+#ifndef NDEBUG
+	int64_t begun = sys_now_ms();
+#endif
+	loop->current = fiber;
+	context_switch(&loop->context, &fiber->context);
+	loop->current = NULL;
+	const struct fiber *done = loop->done;
+#ifndef NDEBUG
+	watch_time(done ? NULL : fiber, loop, begun);
+#endif
+	if (!done)
+		return;
+	loop->done = NULL;
+	stacks_give(loop->stacks, done->base);
+}
+
+static void leave_fiber(struct fiber *fiber)
+{
+	context_switch(&fiber->context, &fiber->loop->context);
+}
+
+bool fiber_park(struct fiber *fiber, int64_t deadline)
+{
+	struct fiber_loop *loop = fiber->loop;
+	fiber->deadline = deadline;
+	if (deadline != SS_NONE &&
+	    timers_arm(&loop->timers, &fiber->task->timer, deadline,
+		       fiber->req) < 0)
+		return false;
+	fiber->parked = true;
+	fiber->woken = false;
+	leave_fiber(fiber);
+	fiber->parked = false;
+	return true;
+}
+
+void fiber_yield(struct fiber *fiber)
+{
+	make_ready(fiber->loop, fiber);
+	leave_fiber(fiber);
+}
+
+/* ---- without a stack ------------------------------------------------------*/
+
+/* Whether there is input that no edge will tell of any more: the last read may
+ * not have taken all. */
+static bool has_input(struct ss_source *source)
+{
+	if (source->fd < 0 || source->ready & POLLIN)
+		return true;
+	if ((source->flags & SS_SOURCE_DRY) &&
+	    !(source->flags & SS_SOURCE_URGENT))
+		return false;
+	struct pollfd fd = { .fd = source->fd, .events = POLLIN };
+	return sys_poll(&fd, 1, 0) != 0;
+}
+
+/* Until its source is readable, its deadline, or its end. */
+static void set_aside(struct fiber_loop *loop, struct ss_request *req,
+		      bool fresh)
+{
+	struct ss_source *source = ss_request_source(req);
+	struct task *task = fiber_task(req);
+	int64_t deadline = ss_request_deadline(req);
+	task->state = TASK_ASIDE;
+	task->fiber = NULL;
+	bool wait = source && !ss_request_ending(req) &&
+		    (fresh || !has_input(source));
+	if (wait && source->fd >= 0)
+		wait = ss_poller_want(loop->poller, source, POLLIN) == 0;
+	if (wait && deadline != SS_NONE)
+		wait = timers_arm(&loop->timers, &task->timer, deadline, req) ==
+		       0;
+	if (!wait) {
+		queue_start(loop, req);
+		return;
+	}
+	source->ready = 0;
+	waiter_set_request(source, req);
+}
+
+static void start_again(struct fiber_loop *loop, struct ss_request *req)
+{
+	struct ss_source *source = ss_request_source(req);
+	source->waiter = NULL;
+	/* To be read before it is waited for. */
+	source->flags &= ~(unsigned)SS_SOURCE_DRY;
+	queue_start(loop, req);
+}
+
+/* Its client speaks first, or it begins at once. */
+static void begin(struct fiber_loop *loop, struct ss_request *req)
+{
+	if (ss_request_defer(req))
+		set_aside(loop, req, true);
+	else
+		queue_start(loop, req);
+}
+
+/* ---- a fiber's life -------------------------------------------------------*/
+
+static void live(void *arg)
+{
+	struct fiber *fiber = arg;
+	struct fiber_loop *loop = fiber->loop;
+	struct ss_request *req = fiber->req;
+	if (ss_request_step(req) == SS_AGAIN)
+		set_aside(loop, req, false);
+	loop->done = fiber;
+	context_exit(&fiber->context, &loop->context);
+}
+
+static struct fiber *new_fiber(struct fiber_loop *loop, struct ss_request *req)
+{
+	char *base = stacks_take(loop->stacks);
+	if (!base)
+		return NULL;
+	size_t room = stacks_size(loop->stacks) - sizeof(struct fiber);
+	room &= ~(size_t)15;
+	struct fiber *fiber = (struct fiber *)(base + room);
+	*fiber = (struct fiber){ .loop = loop,
+				 .req = req,
+				 .task = fiber_task(req),
+				 .base = base,
+				 .deadline = SS_NONE };
+	context_init(&fiber->context, base, room, live, fiber);
+	return fiber;
+}
+
+/* Without memory for a stack it is served only to its forced end, of which
+ * every call tells it at once. */
+static bool start(struct fiber_loop *loop, struct ss_request *req)
+{
+	struct task *task = fiber_task(req);
+	struct fiber *fiber = new_fiber(loop, req);
+	if (fiber) {
+		task->state = TASK_FIBER;
+		task->fiber = fiber;
+		resume(loop, fiber);
+		return true;
+	}
+	if (ss_request_ending(req) != -ECANCELED)
+		return false;
+	task->state = TASK_FIBER;
+	task->fiber = NULL;
+	ss_request_step(req);
+	return true;
+}
+
+/* ---- a round --------------------------------------------------------------*/
+
+/* Those that are ready now; who becomes so meanwhile waits for the next. */
+static void run_ready(struct fiber_loop *loop)
+{
+	struct fiber *next = loop->ready.first;
+	reset(&loop->ready);
+	while (next) {
+		struct fiber *fiber = next;
+		next = fiber->next;
+		if (next)
+			__builtin_prefetch(next->context.sp);
+		resume(loop, fiber);
+	}
+}
+
+static void run_starting(struct fiber_loop *loop)
+{
+	struct ss_request *next = loop->starting.first;
+	struct ss_request *last = loop->starting.last;
+	loop->starting = (struct request_queue){ NULL, NULL };
+	loop->starved_until = 0;
+	while (next) {
+		struct ss_request *req = next;
+		next = fiber_task(req)->next;
+		if (start(loop, req))
+			continue;
+		/* The rest waits for memory, before any newer one. */
+		fiber_task(last)->next = loop->starting.first;
+		if (!loop->starting.first)
+			loop->starting.last = last;
+		loop->starting.first = req;
+		loop->starved_until = ss_now(loop->server) + STARVED_MS;
+		return;
+	}
+}
+
+static void ring(struct fiber_loop *loop, struct ss_request *req)
+{
+	struct task *task = fiber_task(req);
+	if (task->state == TASK_FIBER && task->fiber)
+		fiber_wake(task->fiber);
+	else if (task->state == TASK_ASIDE)
+		start_again(loop, req);
+}
+
+static void fire_timers(struct fiber_loop *loop)
+{
+	if (timers_next(&loop->timers) == SS_NONE)
+		return;
+	int64_t now = ss_now(loop->server);
+	struct ss_request *req;
+	while ((req = timers_due(&loop->timers, now))) {
+		struct task *task = fiber_task(req);
+		const struct fiber *fiber =
+			task->state == TASK_FIBER ? task->fiber : NULL;
+		bool waits = fiber ? fiber->parked : task->state == TASK_ASIDE;
+		int64_t deadline =
+			fiber ? fiber->deadline : ss_request_deadline(req);
+		if (!waits || deadline == SS_NONE)
+			continue;
+		if (deadline <= now)
+			ring(loop, req);
+		else /* there is room: one has just gone */
+			timers_arm(&loop->timers, &task->timer, deadline, req);
+	}
+}
+
+/* ---- mail -----------------------------------------------------------------*/
+
+/* With the lock held. */
+static int append_mail(struct fiber_loop *loop, struct ss_request *req)
+{
+	if (loop->mail_count == loop->mail_room) {
+		int room = loop->mail_room ? 2 * loop->mail_room : 64;
+		struct ss_request **more =
+			sys_realloc(loop->mail, (size_t)room * sizeof(*more));
+		if (!more)
+			return -ENOMEM;
+		loop->mail = more;
+		loop->mail_room = room;
+	}
+	loop->mail[loop->mail_count++] = req;
+	fiber_task(req)->mail = MAIL_POSTED;
+	return 0;
+}
+
+static void ring_bell(struct fiber_loop *loop)
+{
+	if (atomic_exchange(&loop->has_mail, true))
+		return;
+	if (loop->own_thread)
+		(void)!sys_write(loop->wake[1], "", 1);
+	else
+		ss_turn_now(loop->server);
+}
+
+/* From the moment that it is known whose it is, others may post it, and it may
+ * end. */
+int fiber_loop_hand(struct fiber_loop *loop, struct ss_request *req)
+{
+	pthread_mutex_lock(&loop->lock);
+	int r = append_mail(loop, req);
+	if (r == 0) {
+		atomic_fetch_add(&loop->load, 1);
+		atomic_store(&fiber_task(req)->loop,
+			     (unsigned char)loop->number);
+	}
+	pthread_mutex_unlock(&loop->lock);
+	if (r == 0)
+		ring_bell(loop);
+	return r;
+}
+
+int fiber_loop_post(struct fiber_loop *loop, struct ss_request *req)
+{
+	int r = 0;
+	pthread_mutex_lock(&loop->lock);
+	if (fiber_task(req)->mail == MAIL_NONE)
+		r = append_mail(loop, req);
+	pthread_mutex_unlock(&loop->lock);
+	ring_bell(loop);
+	return r;
+}
+
+static struct ss_request *take_mail(struct fiber_loop *loop)
+{
+	struct ss_request *req = NULL;
+	pthread_mutex_lock(&loop->lock);
+	if (loop->mail_count) {
+		req = loop->mail[--loop->mail_count];
+		fiber_task(req)->mail = MAIL_NONE;
+	} else {
+		atomic_store(&loop->has_mail, false);
+	}
+	pthread_mutex_unlock(&loop->lock);
+	return req;
+}
+
+static struct job *take_finished(struct fiber_loop *loop)
+{
+	pthread_mutex_lock(&loop->lock);
+	struct job *job = loop->finished;
+	if (job)
+		loop->finished = job->next;
+	pthread_mutex_unlock(&loop->lock);
+	return job;
+}
+
+void fiber_loop_finish(struct fiber_loop *loop, struct job *job)
+{
+	pthread_mutex_lock(&loop->lock);
+	job->next = loop->finished;
+	loop->finished = job;
+	ring_bell(loop);
+	pthread_mutex_unlock(&loop->lock);
+}
+
+static void read_mail(struct fiber_loop *loop)
+{
+	struct ss_request *req;
+	if (!atomic_load(&loop->has_mail))
+		return;
+	struct job *job;
+	while ((job = take_finished(loop))) {
+		job->done = true;
+		fiber_wake(job->owner);
+	}
+	while ((req = take_mail(loop))) {
+		if (fiber_task(req)->state == TASK_NEW)
+			begin(loop, req);
+		else
+			ring(loop, req);
+	}
+}
+
+void fiber_loop_take(struct fiber_loop *loop, struct ss_request *req)
+{
+	atomic_fetch_add(&loop->load, 1);
+	atomic_store(&fiber_task(req)->loop, (unsigned char)loop->number);
+	begin(loop, req);
+}
+
+void fiber_loop_leave(struct fiber_loop *loop, struct ss_request *req)
+{
+	struct task *task = fiber_task(req);
+	timers_drop(&loop->timers, &task->timer);
+	pthread_mutex_lock(&loop->lock);
+	for (int i = 0; task->mail == MAIL_POSTED && i < loop->mail_count; i++)
+		if (loop->mail[i] == req) {
+			loop->mail[i] = loop->mail[--loop->mail_count];
+			break;
+		}
+	task->mail = MAIL_REFUSED;
+	pthread_mutex_unlock(&loop->lock);
+	atomic_fetch_sub(&loop->load, 1);
+}
+
+/* ---- the poller's news ----------------------------------------------------*/
+
+static void source_ready(void *arg, struct ss_source *source, short revents)
+{
+	struct fiber_loop *loop = arg;
+	if (revents & (POLLHUP | POLLERR | POLLPRI | POLLRDHUP))
+		source->flags |= SS_SOURCE_URGENT;
+	struct ss_request *req = waiter_request(source);
+	if (req)
+		start_again(loop, req);
+	else
+		source->ready |= waiters_tell(source, revents);
+}
+
+static void waited(void *arg)
+{
+	struct fiber_loop *loop = arg;
+	read_mail(loop);
+	fire_timers(loop);
+	ss_poller_at(loop->poller, SS_NONE);
+	run_ready(loop);
+	run_starting(loop);
+	bool busy = loop->ready.first ||
+		    (loop->starting.first && !loop->starved_until);
+	int64_t at = busy ? 0 : timers_next(&loop->timers);
+	if (!busy && loop->starved_until &&
+	    (at == SS_NONE || at > loop->starved_until))
+		at = loop->starved_until;
+	ss_poller_at(loop->poller, at);
+}
+
+static const struct ss_poller_ops poller_ops = {
+	.source_ready = source_ready,
+	.waited = waited,
+};
+
+/* ---- life -----------------------------------------------------------------*/
+
+static void woken(struct ss_server *server, struct ss_watch *watch)
+{
+	(void)server;
+	char bytes[64];
+	while (sys_read(watch->fd, bytes, sizeof(bytes)) ==
+	       (ssize_t)sizeof(bytes))
+		;
+}
+
+static int init_own_poller(struct fiber_loop *loop)
+{
+	loop->own_thread = true;
+	int r = ss_poller_new(loop->server, &loop->poller);
+	if (r < 0)
+		return r;
+	if (sys_pipe(loop->wake) == -1) {
+		loop->wake[0] = loop->wake[1] = -1;
+		return -errno;
+	}
+	loop->wake_watch = (struct ss_watch){ .fd = loop->wake[0],
+					      .events = POLLIN,
+					      .ready = woken };
+	return ss_poller_watch(loop->poller, &loop->wake_watch);
+}
+
+int fiber_loop_init(struct fiber_loop *loop, int number,
+		    struct ss_server *server, struct ss_poller *poller,
+		    size_t stack_size)
+{
+	loop->number = number;
+	loop->server = server;
+	loop->poller = poller;
+	loop->wake[0] = loop->wake[1] = -1;
+	reset(&loop->ready);
+	int r = -pthread_mutex_init(&loop->lock, NULL);
+	if (r == 0)
+		r = stacks_new(&loop->stacks, stack_size);
+	if (r == 0 && !poller)
+		r = init_own_poller(loop);
+	if (r == 0)
+		ss_poller_attend(loop->poller, &poller_ops, loop);
+	return r;
+}
+
+void fiber_loop_fini(struct fiber_loop *loop)
+{
+	if (!loop->server)
+		return;
+	if (loop->own_thread)
+		ss_poller_free(loop->poller);
+	else
+		ss_poller_attend(loop->poller, NULL, NULL);
+	for (int i = 0; i < 2; i++)
+		if (loop->wake[i] >= 0)
+			sys_close(loop->wake[i]);
+	stacks_free(loop->stacks);
+	timers_free(&loop->timers);
+	sys_free(loop->mail);
+	pthread_mutex_destroy(&loop->lock);
+}
+
+void fiber_loop_run(struct fiber_loop *loop)
+{
+	while (!atomic_load(&loop->stopping))
+		ss_poller_wait(loop->poller, SS_NONE);
+}
+
+void fiber_loop_stop(struct fiber_loop *loop)
+{
+	atomic_store(&loop->stopping, true);
+	(void)!sys_write(loop->wake[1], "", 1);
+}

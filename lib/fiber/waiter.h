@@ -1,0 +1,28 @@
+/*
+ * Who waits for a source: one request without a stack, or any number of
+ * fibers, each with a note on its own stack.
+ */
+#ifndef SS_LIB_FIBER_WAITER_H
+#define SS_LIB_FIBER_WAITER_H
+
+#include "loop.h"
+
+struct waiter {
+	struct fiber *fiber;
+	struct ss_source *source;
+	struct waiter *next;
+	short events;
+	bool told;
+};
+
+void waiter_add(struct waiter *waiter, struct fiber *fiber,
+		struct ss_source *source, short events);
+void waiter_remove(struct waiter *waiter);
+
+/* Wakes those who wait for these events; those that nobody waited for. */
+short waiters_tell(struct ss_source *source, short revents);
+
+void waiter_set_request(struct ss_source *source, struct ss_request *req);
+struct ss_request *waiter_request(const struct ss_source *source);
+
+#endif
