@@ -257,14 +257,16 @@ $(RUNNER): $(call object,$(TEST_SRC)) $(HANDLERS) $(STATIC) $(BUILD)/suites.inc
 # What users get has no table.
 INSTALLED := $(if $(filter release,$(VARIANT)),TABLE=)
 
-# The runner comes last, so that check's summary ends the output.
+# The runner comes last, so that check's summary ends the output.  What it has
+# freed, every process that it forks takes along and searches for leaks: 256 MB
+# of that, asan's default, made most of the time.
 run-tests: all $(RUNNER) $(PEERS)
 	+@$(if $(SUITE),,MAKE=$(call quote,$(MAKE) $(INSTALLED)) CC=$(call quote,$(CC)) \
 		CXX=$(call quote,$(CXX)) PKG_CONFIG=$(call quote,$(PKG_CONFIG)) \
 		FLAGS=$(call quote,-pthread $(INSTRUMENT)) \
 		RUN="$(UNSPREAD_$(VARIANT))" test/install/run.sh)
 	@export SS_BUILD=$(abspath $(BUILD)) SS_VARIANT=$(VARIANT); \
-	export ASAN_OPTIONS="$${ASAN_OPTIONS-detect_leaks=1}"; \
+	export ASAN_OPTIONS="$${ASAN_OPTIONS-detect_leaks=1:quarantine_size_mb=8}"; \
 	export UBSAN_OPTIONS="$${UBSAN_OPTIONS-print_stacktrace=1}"; \
 	export TSAN_OPTIONS="$${TSAN_OPTIONS-halt_on_error=1 \
 second_deadlock_stack=1 die_after_fork=0}"; \

@@ -249,7 +249,7 @@ static void restore(const struct sink *sink)
 /* What is in the pipe, in a static buffer. */
 static const char *taken(const struct sink *sink, size_t *size)
 {
-	static char text[1 << 20];
+	static char text[1 << 17]; /* more than a pipe holds */
 	size_t n = 0;
 	struct pollfd fd = { .fd = sink->reader, .events = POLLIN };
 	while (poll(&fd, 1, 0) == 1 && (fd.revents & POLLIN)) {

@@ -842,7 +842,8 @@ enum { HUGE_WRITE = 32 << 20 };
 
 static int writes_too_much(struct ss_request *req)
 {
-	static char zeros[HUGE_WRITE];
+	char *zeros = ss_shared_alloc(HUGE_WRITE);
+	ck_assert_ptr_nonnull(zeros);
 	struct iovec iov[] = { { zeros, HUGE_WRITE / 2 },
 			       { zeros, HUGE_WRITE / 2 } };
 	ssize_t n = ss_writev(req, iov, 2);
@@ -850,6 +851,7 @@ static int writes_too_much(struct ss_request *req)
 	ck_assert_int_eq(n, -ETIMEDOUT);
 	ck_assert_uint_gt(sent, 0);
 	ck_assert_uint_lt(sent, HUGE_WRITE);
+	ss_shared_free(zeros, HUGE_WRITE);
 	uint64_t out;
 	ss_request_bytes(req, NULL, &out);
 	ck_assert_uint_eq(out, sent);
