@@ -64,10 +64,12 @@ WARN := -Wall -Wextra -Wpedantic -Wshadow -Wstrict-prototypes \
 	$(if $(filter-out release,$(VARIANT)),-Wno-maybe-uninitialized) \
 	$(if $(findstring clang,$(CC)),-Wno-unknown-warning-option)
 
-# A test's timeouts, stretched by what the instruments cost.
-STRETCH_asan := 3
-STRETCH_tsan := 5
-STRETCH_cov := 2
+# A test's timeouts, stretched by what the instruments and a busy machine cost.
+STRETCH_release := 3
+STRETCH_debug := 3
+STRETCH_asan := 6
+STRETCH_tsan := 10
+STRETCH_cov := 6
 
 # gcc 12's thread sanitizer dies at start where the kernel spreads mappings
 # over more than 28 bits (vm.mmap_rnd_bits): without randomisation it never.

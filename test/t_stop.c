@@ -17,7 +17,7 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
-enum { PONG = 7, SOON_MS = 3000, MANY = 5 };
+enum { PONG = 7, MANY = 5 };
 
 /* What a test, its servers and their children share. */
 struct board {
@@ -697,18 +697,31 @@ static long idler_switches(const struct idler *idler)
 	       (idler->child ? switches(idler->child) : 0);
 }
 
+/* How many waits there were once all wait, and a while later no other. */
+static int settled(int idlers)
+{
+	enum { SETTLE_MS = 200 };
+	int64_t until = clock_ms() + WAIT_MS;
+	int waits, before;
+	do {
+		before = atomic_load(&board->counter);
+		pause_ms(SETTLE_MS);
+		waits = atomic_load(&board->counter);
+	} while ((waits < idlers || waits > before) && clock_ms() < until);
+	ck_assert_int_ge(waits, idlers);
+	return waits;
+}
+
 /* Longer than Python's half a second. */
 START_TEST(idle_servers_make_no_wakeups)
 {
-	enum { IDLERS = 6, SETTLE_MS = 100, WINDOW_MS = 1100 };
+	enum { IDLERS = 6, WINDOW_MS = 1100 };
 	struct idler idlers[IDLERS];
 	board_new();
 	count_waits();
 	for (int i = 0; i < IDLERS; i++)
 		idler_start(&idlers[i], i);
-	pause_ms(SETTLE_MS);
-	int waits = atomic_load(&board->counter);
-	ck_assert_int_ge(waits, IDLERS);
+	int waits = settled(IDLERS);
 	for (int i = 0; i < IDLERS; i++)
 		idlers[i].switches = idler_switches(&idlers[i]);
 	pause_ms(WINDOW_MS);
@@ -1229,7 +1242,7 @@ static void *close_server(void *arg)
 
 START_TEST(closing_keeps_time_and_does_not_spin)
 {
-	enum { WINDOW_MS = 200, TICKS = WINDOW_MS / 10 };
+	enum { WINDOW_MS = 200, TICK_MS = 10 };
 	board_new();
 	struct ss_config config =
 		config_for(&models[THREADING], &transports[TCP]);
@@ -1243,11 +1256,12 @@ START_TEST(closing_keeps_time_and_does_not_spin)
 	pthread_join(served.thread, NULL);
 	pthread_create(&served.thread, NULL, close_server, &served);
 	eventually(!answers(served.url));
+	int64_t from = clock_ms();
 	int before = atomic_load(&board->counter);
 	pause_ms(WINDOW_MS);
+	eventually(atomic_load(&board->counter) >= before + 2);
 	int ticks = atomic_load(&board->counter) - before;
-	ck_assert_int_ge(ticks, 2);
-	ck_assert_int_le(ticks, 4 * TICKS);
+	ck_assert_int_le(ticks, 4 * (clock_ms() - from) / TICK_MS);
 	sem_post(&board->release);
 	pthread_join(served.thread, NULL);
 	ck_assert_int_eq(served.result, 0);
@@ -1270,6 +1284,28 @@ static int start_on(const char *url, bool no_reuse)
 	return r;
 }
 
+/* How often this machine had no room for a TIME_WAIT; whoever else makes many
+ * connections takes it away (proc(5), tcp_max_tw_buckets). */
+static long time_waits_lost(void)
+{
+	static char names[16384], values[16384];
+	FILE *file = fopen("/proc/net/netstat", "r");
+	long lost = 0;
+	if (!file || !fgets(names, sizeof(names), file) ||
+	    !fgets(values, sizeof(values), file))
+		names[0] = values[0] = '\0';
+	if (file)
+		fclose(file);
+	char *rest[2], *value = strtok_r(values, " ", &rest[1]);
+	for (char *name = strtok_r(names, " ", &rest[0]); name && value;
+	     name = strtok_r(NULL, " ", &rest[0])) {
+		if (!strcmp(name, "TCPTimeWaitOverflow"))
+			lost = strtol(value, NULL, 10);
+		value = strtok_r(NULL, " ", &rest[1]);
+	}
+	return lost;
+}
+
 /* Who closes first has the TIME_WAIT: the server, at its end. */
 START_TEST(restart_over_time_wait)
 {
@@ -1279,11 +1315,14 @@ START_TEST(restart_over_time_wait)
 	node_start(&node, &config);
 	int fd = dial(node.url);
 	ck_assert_int_eq(ask(fd, "ping"), PONG);
+	long lost = time_waits_lost();
 	kill(node.pid, SIGTERM);
 	expect_end(fd);
 	close(fd);
 	ck_assert_int_eq(node_wait(&node), 0);
-	ck_assert_int_eq(start_on(node.url, true), -EADDRINUSE);
+	int r = start_on(node.url, true);
+	if (time_waits_lost() == lost)
+		ck_assert_int_eq(r, -EADDRINUSE);
 	config.addresses[0] = node.url;
 	node_start(&again, &config);
 	ck_assert_str_eq(again.url, node.url);
