@@ -188,6 +188,7 @@ help: ## this list
 		sub(/:.*/, "", $$1); printf "make %-12s %s\n", $$1, $$2 }' Makefile
 	@echo
 	@echo 'VARIANT=release|debug|asan|tsan|cov  PORTABLE=1  WERROR=1  V=1'
+	@echo 'SS_JOBS=suites that make test runs at a time, by default one a processor'
 	@echo 'CC CFLAGS CPPFLAGS LDFLAGS  PREFIX DESTDIR LIBDIR INCLUDEDIR MANDIR'
 	@echo 'BUILD=dir, by default build/$$VARIANT'
 
@@ -259,7 +260,7 @@ $(RUNNER): $(call object,$(TEST_SRC)) $(HANDLERS) $(STATIC) $(BUILD)/suites.inc
 # What users get has no table.
 INSTALLED := $(if $(filter release,$(VARIANT)),TABLE=)
 
-# The runner comes last, so that check's summary ends the output.  What it has
+# The runner comes last, so that its summary ends the output.  What it has
 # freed, every process that it forks takes along and searches for leaks: 256 MB
 # of that, asan's default, made most of the time.
 run-tests: all $(RUNNER) $(PEERS)
