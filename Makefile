@@ -64,10 +64,12 @@ WARN := -Wall -Wextra -Wpedantic -Wshadow -Wstrict-prototypes \
 	$(if $(filter-out release,$(VARIANT)),-Wno-maybe-uninitialized) \
 	$(if $(findstring clang,$(CC)),-Wno-unknown-warning-option)
 
-# A test's timeouts, stretched by what the instruments cost.
-STRETCH_asan := 3
-STRETCH_tsan := 5
-STRETCH_cov := 2
+# A test's timeouts, stretched by what the instruments and a busy machine cost.
+STRETCH_release := 3
+STRETCH_debug := 3
+STRETCH_asan := 6
+STRETCH_tsan := 10
+STRETCH_cov := 6
 
 # gcc 12's thread sanitizer dies at start where the kernel spreads mappings
 # over more than 28 bits (vm.mmap_rnd_bits): without randomisation it never.
@@ -186,6 +188,7 @@ help: ## this list
 		sub(/:.*/, "", $$1); printf "make %-12s %s\n", $$1, $$2 }' Makefile
 	@echo
 	@echo 'VARIANT=release|debug|asan|tsan|cov  PORTABLE=1  WERROR=1  V=1'
+	@echo 'SS_JOBS=suites that make test runs at a time, by default one a processor'
 	@echo 'CC CFLAGS CPPFLAGS LDFLAGS  PREFIX DESTDIR LIBDIR INCLUDEDIR MANDIR'
 	@echo 'BUILD=dir, by default build/$$VARIANT'
 
@@ -257,14 +260,16 @@ $(RUNNER): $(call object,$(TEST_SRC)) $(HANDLERS) $(STATIC) $(BUILD)/suites.inc
 # What users get has no table.
 INSTALLED := $(if $(filter release,$(VARIANT)),TABLE=)
 
-# The runner comes last, so that check's summary ends the output.
+# The runner comes last, so that its summary ends the output.  What it has
+# freed, every process that it forks takes along and searches for leaks: 256 MB
+# of that, asan's default, made most of the time.
 run-tests: all $(RUNNER) $(PEERS)
 	+@$(if $(SUITE),,MAKE=$(call quote,$(MAKE) $(INSTALLED)) CC=$(call quote,$(CC)) \
 		CXX=$(call quote,$(CXX)) PKG_CONFIG=$(call quote,$(PKG_CONFIG)) \
 		FLAGS=$(call quote,-pthread $(INSTRUMENT)) \
 		RUN="$(UNSPREAD_$(VARIANT))" test/install/run.sh)
 	@export SS_BUILD=$(abspath $(BUILD)) SS_VARIANT=$(VARIANT); \
-	export ASAN_OPTIONS="$${ASAN_OPTIONS-detect_leaks=1}"; \
+	export ASAN_OPTIONS="$${ASAN_OPTIONS-detect_leaks=1:quarantine_size_mb=8}"; \
 	export UBSAN_OPTIONS="$${UBSAN_OPTIONS-print_stacktrace=1}"; \
 	export TSAN_OPTIONS="$${TSAN_OPTIONS-halt_on_error=1 \
 second_deadlock_stack=1 die_after_fork=0}"; \

@@ -4,15 +4,41 @@
  * suites.inc, a line SUITE(t_NAME) each.  check's environment is honoured:
  * CK_RUN_SUITE (by the name given to suite_create), CK_RUN_CASE, CK_FORK=no
  * (for valgrind and debuggers), CK_VERBOSITY.
+ *
+ * Most tests wait more than they work: several suites run at a time, SS_JOBS
+ * or one for each processor, each in a process (and, as root, a network) of
+ * its own.  What they print comes as they end, those that failed last.
  */
 #include <check.h>
+#include <net/if.h>
+#include <sched.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #define SUITE(name) Suite *name(void);
 #include "suites.inc"
+#undef SUITE
+
+struct job {
+	const char *name;
+	Suite *(*make)(void);
+	pid_t pid;
+	FILE *output;
+	int run, failures, errors; /* -1: it did not get that far */
+};
+
+#define SUITE(suite) { .name = #suite, .make = suite, .run = -1 },
+static const struct job suites[] = {
+#include "suites.inc"
+	{ .name = NULL },
+};
 #undef SUITE
 
 static bool wanted(const char *name)
@@ -22,19 +48,166 @@ static bool wanted(const char *name)
 	       strcmp(only, name + strlen("t_")) == 0;
 }
 
+static void run(struct job *job)
+{
+	SRunner *runner = srunner_create(job->make());
+	srunner_run_all(runner, CK_ENV);
+	TestResult **results = srunner_failures(runner);
+	int failed = srunner_ntests_failed(runner), failures = 0;
+	for (int i = 0; i < failed; i++)
+		failures += tr_rtype(results[i]) == CK_FAILURE;
+	free(results);
+	job->run = srunner_ntests_run(runner);
+	job->failures = failures;
+	job->errors = failed - failures;
+	srunner_free(runner);
+}
+
+/* ---- several at a time ----------------------------------------------------*/
+
+/* Nobody else's ports, names and TIME_WAITs; where that is not allowed, it
+ * shares the machine's. */
+static void own_network(void)
+{
+#ifdef __linux__
+	struct ifreq loopback = { .ifr_name = "lo", .ifr_flags = IFF_UP };
+	if (unshare(CLONE_NEWNET) == -1)
+		return;
+	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	if (fd == -1 || ioctl(fd, SIOCSIFFLAGS, &loopback) == -1)
+		perror("a network of its own");
+	close(fd);
+#endif
+}
+
+static void start(struct job *job)
+{
+	job->output = tmpfile();
+	if (!job->output) {
+		perror("tmpfile");
+		exit(EXIT_FAILURE);
+	}
+	fflush(NULL);
+	pid_t pid = fork();
+	if (pid == -1) {
+		perror("fork");
+		exit(EXIT_FAILURE);
+	}
+	if (pid > 0) {
+		job->pid = pid;
+		return;
+	}
+	dup2(fileno(job->output), STDOUT_FILENO);
+	dup2(fileno(job->output), STDERR_FILENO);
+	fclose(job->output);
+	own_network();
+	run(job);
+	exit(EXIT_SUCCESS);
+}
+
+static bool good(const struct job *job)
+{
+	return job->run >= 0 && job->failures == 0 && job->errors == 0;
+}
+
+static void show(struct job *job)
+{
+	char bytes[4096];
+	size_t n;
+	rewind(job->output);
+	while ((n = fread(bytes, 1, sizeof(bytes), job->output)) > 0)
+		fwrite(bytes, 1, n, stdout);
+	fclose(job->output);
+	job->output = NULL;
+	if (job->run < 0)
+		printf("%s: it did not come to its end\n", job->name);
+	fflush(stdout);
+}
+
+/* False: none is running. */
+static bool await(struct job *jobs, int count)
+{
+	int status;
+	pid_t pid = wait(&status);
+	for (int i = 0; pid > 0 && i < count; i++) {
+		if (jobs[i].pid != pid)
+			continue;
+		if (status != 0)
+			jobs[i].run = -1;
+		if (good(&jobs[i]))
+			show(&jobs[i]);
+	}
+	return pid > 0;
+}
+
+static void run_at_a_time(struct job *jobs, int count, int most)
+{
+	int running = 0;
+	for (int i = 0; i < count; i++) {
+		if (running == most)
+			running -= await(jobs, count);
+		start(&jobs[i]);
+		running++;
+	}
+	while (await(jobs, count))
+		;
+	for (int i = 0; i < count; i++)
+		if (jobs[i].output)
+			show(&jobs[i]);
+}
+
+/* As check has it, of all. */
+static int sum_up(const struct job *jobs, int count)
+{
+	int run = 0, failures = 0, errors = 0;
+	for (int i = 0; i < count; i++) {
+		if (jobs[i].run < 0) {
+			errors++;
+			continue;
+		}
+		run += jobs[i].run;
+		failures += jobs[i].failures;
+		errors += jobs[i].errors;
+	}
+	if (run == 0) {
+		fputs("no such test: nothing was run\n", stderr);
+		return EXIT_FAILURE;
+	}
+	int failed = failures + errors;
+	if (count > 1)
+		printf("All suites:\n%d%%: Checks: %d, Failures: %d, "
+		       "Errors: %d\n",
+		       failed < run ? (run - failed) * 100 / run : 0, run,
+		       failures, errors);
+	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}
+
+static int at_a_time(void)
+{
+	const char *jobs = getenv("SS_JOBS"), *forking = getenv("CK_FORK");
+	if (forking && !strcmp(forking, "no"))
+		return 0;
+	int most = jobs ? atoi(jobs) : (int)sysconf(_SC_NPROCESSORS_ONLN);
+	return most > 1 ? most : 1;
+}
+
 int main(void)
 {
-	SRunner *runner = srunner_create(NULL);
-#define SUITE(name)                                                            \
-	if (wanted(#name))                                                     \
-		srunner_add_suite(runner, name());
-#include "suites.inc"
-#undef SUITE
-	srunner_run_all(runner, CK_ENV);
-	int run = srunner_ntests_run(runner);
-	int failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	if (run == 0)
-		fputs("no such test: nothing was run\n", stderr);
-	return run > 0 && failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+	/* What a suite's process counts is read here. */
+	struct job *jobs = mmap(NULL, sizeof(suites), PROT_READ | PROT_WRITE,
+				MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (jobs == MAP_FAILED) {
+		perror("mmap");
+		return EXIT_FAILURE;
+	}
+	int count = 0, most = at_a_time();
+	for (const struct job *job = suites; job->name; job++)
+		if (wanted(job->name))
+			jobs[count++] = *job;
+	if (count > 1 && most > 0)
+		run_at_a_time(jobs, count, most);
+	else
+		for (int i = 0; i < count; i++)
+			run(&jobs[i]);
+	return sum_up(jobs, count);
 }

@@ -249,6 +249,22 @@ static void *serve(void *arg)
 	return NULL;
 }
 
+void *serve_one_request(void *arg)
+{
+	struct served *served = arg;
+	while ((served->result = ss_handle_request(served->server)) == -EBUSY)
+		pause_ms(1);
+	return NULL;
+}
+
+void await_client(struct ss_server *server)
+{
+	struct pollfd fd = { .fd = ss_server_fileno(server, 0),
+			     .events = POLLIN };
+	while (poll(&fd, 1, WAIT_MS) == -1 && errno == EINTR)
+		;
+}
+
 void served_start(struct served *served, const struct ss_config *config)
 {
 	served->server = made(config);
@@ -517,6 +533,34 @@ void pause_ms(int ms)
 	struct timespec pause = { .tv_sec = ms / 1000,
 				  .tv_nsec = (long)(ms % 1000) * 1000000 };
 	nanosleep(&pause, NULL);
+}
+
+static atomic_llong *slow_since; /* 0: it goes as it should */
+static int64_t (*real_now_ms)(void);
+
+static int64_t slow_now_ms(void)
+{
+	enum { SLOWER = 10 };
+	int64_t at = real_now_ms(), since = atomic_load(slow_since);
+	return since ? since + (at - since) / SLOWER : at;
+}
+
+void slow_clock_install(void)
+{
+	slow_since = ss_shared_alloc(sizeof(*slow_since));
+	ck_assert_ptr_nonnull(slow_since);
+	real_now_ms = sys_table.now_ms;
+	sys_table.now_ms = slow_now_ms;
+}
+
+void slow_clock_begin(void)
+{
+	atomic_store(slow_since, real_now_ms());
+}
+
+void slow_clock_end(void)
+{
+	atomic_store(slow_since, 0);
 }
 
 bool have(const char *program)

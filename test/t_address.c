@@ -933,6 +933,7 @@ Suite *t_address(void)
 {
 	Suite *suite = suite_create("address");
 	TCase *parse = tcase_create("parse");
+	tcase_set_timeout(parse, 20);
 	tcase_add_loop_test(parse, test_good, 0, sizeof(good) / sizeof(*good));
 	tcase_add_loop_test(parse, test_bad, 0, sizeof(bad) / sizeof(*bad));
 	tcase_add_test(parse, test_fd);
@@ -946,6 +947,7 @@ Suite *t_address(void)
 	suite_add_tcase(suite, parse);
 
 	TCase *resolver = tcase_create("resolver");
+	tcase_set_timeout(resolver, 20);
 	tcase_add_checked_fixture(resolver, fake_on, fake_off);
 	tcase_add_test(resolver, test_host_limit);
 	tcase_add_test(resolver, test_long_diagnosis);
@@ -960,6 +962,7 @@ Suite *t_address(void)
 	suite_add_tcase(suite, resolver);
 
 	TCase *print = tcase_create("print");
+	tcase_set_timeout(print, 20);
 	tcase_add_test(print, test_round_trip);
 	tcase_add_test(print, test_print_inet);
 	tcase_add_test(print, test_print_unix);

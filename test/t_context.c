@@ -833,6 +833,9 @@ END_TEST
 
 /* ---- a debugger -----------------------------------------------------------*/
 
+#if defined(CONTEXT_ASSEMBLY) && !defined(TOOLS_ASAN) && !defined(TOOLS_TSAN)
+#define WITH_DEBUGGER
+
 START_TEST(gdb_sees_fibers)
 {
 	static struct ended ended;
@@ -870,6 +873,8 @@ START_TEST(gdb_sees_fibers)
 }
 END_TEST
 
+#endif
+
 static void add_switch(Suite *suite)
 {
 	TCase *tcase = tcase_create("switch");
@@ -885,7 +890,8 @@ static void add_switch(Suite *suite)
 	tcase_add_test(tcase, unwinding_ends_at_the_entry);
 #ifdef TOOLS_ASAN
 	tcase_add_test(tcase, what_a_parked_fiber_holds_is_no_leak);
-#elif !defined(TOOLS_TSAN) && defined(CONTEXT_ASSEMBLY)
+#endif
+#ifdef WITH_DEBUGGER
 	tcase_add_test(tcase, gdb_sees_fibers);
 #endif
 	suite_add_tcase(suite, tcase);

@@ -12,7 +12,6 @@
 
 enum { SYNC, THREADING, FORKING };
 enum { TCP, UDP, UNIX, UNIXGRAM };
-enum { SOON_MS = 3000 };
 
 /* What a test, its threads and its nodes share. */
 struct board {
@@ -187,19 +186,12 @@ START_TEST(handle_request_keeps_its_timeout)
 }
 END_TEST
 
-static void *handle_one(void *arg)
-{
-	struct served *served = arg;
-	served->result = ss_handle_request(served->server);
-	return NULL;
-}
-
 START_TEST(handle_request_ends_by_shutdown)
 {
 	board_new();
 	struct ss_config config = config_for(SYNC, TCP);
 	struct served served = { .server = made(&config) };
-	pthread_create(&served.thread, NULL, handle_one, &served);
+	pthread_create(&served.thread, NULL, serve_one_request, &served);
 	eventually(ss_server_turn(served.server, 0) == -EBUSY);
 	ss_shutdown(served.server);
 	pthread_join(served.thread, NULL);
@@ -224,6 +216,7 @@ static void await_dead_child(void)
 static int handle_and_reap(struct ss_server *server)
 {
 	for (int i = 0; i < 2; i++) {
+		await_client(server);
 		int r = ss_handle_request(server);
 		if (r != 1)
 			return -EPROTO;
@@ -580,13 +573,13 @@ START_TEST(deadline_of_an_idle_server_is_none)
 	ss_server_turn(server, 0);
 	ck_assert_int_eq(ss_server_deadline(server), SS_NONE);
 	int64_t at = ss_now(server);
-	ss_turn_at(server, at + 5000);
+	ss_turn_at(server, at + 9 * WAIT_MS);
 	ss_turn_at(server, at + 40);
-	ss_turn_at(server, at + 1000);
+	ss_turn_at(server, at + WAIT_MS);
 	ck_assert_int_eq(ss_server_deadline(server), at + 40);
 	ck_assert_int_eq(ss_server_turn(server, SS_NONE), 0);
 	ck_assert_int_ge(ss_now(server), at + 40);
-	ck_assert_int_lt(ss_now(server), at + 1000);
+	ck_assert_int_lt(ss_now(server), at + WAIT_MS);
 	/* Forgotten, all three. */
 	ck_assert_int_eq(ss_server_deadline(server), SS_NONE);
 	ss_turn_now(server);
@@ -637,12 +630,14 @@ START_TEST(deadline_of_a_failing_accept_is_soon)
 	struct ss_server *server = made(&config);
 	int fd = dial_with(url_of(server), "x");
 	for (int i = 0; i < 3; i++) {
+		int64_t before;
 		/* The retry itself is a turn of its own. */
-		do
+		do {
+			before = ss_now(server);
 			ck_assert_int_eq(ss_server_turn(server, SS_NONE), 0);
-		while (!ss_holding(server, SS_HOLD_ERRORS));
+		} while (!ss_holding(server, SS_HOLD_ERRORS));
 		int64_t at = ss_server_deadline(server);
-		ck_assert_int_ge(at, ss_now(server) - 5);
+		ck_assert_int_ge(at, before + (10 << i));
 		ck_assert_int_le(at, ss_now(server) + (10 << i));
 		ck_assert_int_eq(ss_server_turn(server, SS_NONE), 0);
 		ck_assert_int_ge(ss_now(server), at);
@@ -697,10 +692,11 @@ START_TEST(an_interval_makes_turns)
 	int64_t began = clock_ms();
 	int before = atomic_load(&board->actions);
 	pause_ms(WINDOW_MS);
+	eventually(atomic_load(&board->actions) >= before + 3);
 	int turns = atomic_load(&board->actions) - before;
 	int64_t window = clock_ms() - began;
-	ck_assert_int_ge(turns, 3);
-	ck_assert_int_le(turns, window / INTERVAL_MS + 1);
+	/* Some may come late, and then close to the next. */
+	ck_assert_int_le(turns, 2 * window / INTERVAL_MS);
 	served_stop(&served);
 }
 END_TEST
@@ -823,7 +819,7 @@ START_TEST(serve_refuses_all_or_none)
 		ck_assert_int_eq(ss_serve_forever(trio.servers[i]), 0);
 	}
 	struct served served = { .server = trio.servers[1] };
-	pthread_create(&served.thread, NULL, handle_one, &served);
+	pthread_create(&served.thread, NULL, serve_one_request, &served);
 	eventually(ss_server_turn(trio.servers[1], 0) == -EBUSY);
 	ck_assert_int_eq(ss_serve(trio.servers, 2), -EBUSY);
 	ss_shutdown(trio.servers[0]);

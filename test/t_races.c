@@ -12,7 +12,7 @@
 
 /* A sync server has one thread less to race with, a forking one is dear. */
 enum { ROUNDS = 200, SYNC_ROUNDS = 50, FORKING_ROUNDS = 8, CLIENTS = 3 };
-enum { BRIEF_MS = 1, SOON_MS = 3000 };
+enum { BRIEF_MS = 1 };
 enum { SYNC, THREADING, FORKING };
 
 /* ---- chance ---------------------------------------------------------------*/

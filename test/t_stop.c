@@ -17,7 +17,7 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
-enum { PONG = 7, SOON_MS = 3000, MANY = 5 };
+enum { PONG = 7, MANY = 5 };
 
 /* What a test, its servers and their children share. */
 struct board {
@@ -279,6 +279,16 @@ static bool answers(const char *url)
 	if (fd >= 0)
 		close(fd);
 	return fd >= 0;
+}
+
+/* Each that asks is another one to be served first: more and more seldom. */
+static void expect_refusal(const char *url)
+{
+	int pause = 1;
+	for (int64_t until = clock_ms() + WAIT_MS; answers(url); pause *= 2) {
+		ck_assert_msg(clock_ms() < until, "%s still answers", url);
+		pause_ms(pause);
+	}
 }
 
 static struct ss_config config_for(const struct model *model,
@@ -697,18 +707,31 @@ static long idler_switches(const struct idler *idler)
 	       (idler->child ? switches(idler->child) : 0);
 }
 
+/* How many waits there were once all wait, and a while later no other. */
+static int settled(int idlers)
+{
+	enum { SETTLE_MS = 200 };
+	int64_t until = clock_ms() + WAIT_MS;
+	int waits, before;
+	do {
+		before = atomic_load(&board->counter);
+		pause_ms(SETTLE_MS);
+		waits = atomic_load(&board->counter);
+	} while ((waits < idlers || waits > before) && clock_ms() < until);
+	ck_assert_int_ge(waits, idlers);
+	return waits;
+}
+
 /* Longer than Python's half a second. */
 START_TEST(idle_servers_make_no_wakeups)
 {
-	enum { IDLERS = 6, SETTLE_MS = 100, WINDOW_MS = 1100 };
+	enum { IDLERS = 6, WINDOW_MS = 1100 };
 	struct idler idlers[IDLERS];
 	board_new();
 	count_waits();
 	for (int i = 0; i < IDLERS; i++)
 		idler_start(&idlers[i], i);
-	pause_ms(SETTLE_MS);
-	int waits = atomic_load(&board->counter);
-	ck_assert_int_ge(waits, IDLERS);
+	int waits = settled(IDLERS);
 	for (int i = 0; i < IDLERS; i++)
 		idlers[i].switches = idler_switches(&idlers[i]);
 	pause_ms(WINDOW_MS);
@@ -854,7 +877,7 @@ START_TEST(close_loses_nobody)
 		/* The one in flight keeps neither them nor the door. */
 		expect_served(queued);
 		if (transport->stream)
-			eventually(!answers(node.url));
+			expect_refusal(node.url);
 	}
 	sem_post(sync ? &board->go : &board->release);
 	ck_assert_int_eq(hear(in_flight), PONG);
@@ -1058,7 +1081,7 @@ START_TEST(second_request_means_now)
 	eventually(noted("begun"));
 	int64_t before = clock_ms();
 	kill(node.pid, SIGTERM);
-	eventually(!answers(node.url));
+	expect_refusal(node.url);
 	ck_assert_int_eq(recv_within(fd, &(char){ 0 }, 1, 0), -EAGAIN);
 	kill(node.pid, SIGTERM);
 	ck_assert_int_eq(node_wait(&node), 0);
@@ -1152,7 +1175,7 @@ START_TEST(clients_before_their_first_byte_are_served)
 	if (_i == SYNC)
 		ck_assert_int_eq(recv_within(fd, &(char){ 0 }, 1, 30), -EAGAIN);
 	else
-		eventually(!answers(node.url));
+		expect_refusal(node.url);
 	ck_assert_int_eq(ask(fd, "ping"), PONG);
 	expect_end(fd);
 	ck_assert_int_eq(node_wait(&node), 0);
@@ -1175,7 +1198,7 @@ START_TEST(messages_that_came_before_the_stop_are_served)
 	kill(node.pid, SIGTERM);
 	eventually(noted("stopping"));
 	if (_i / 2 != SYNC)
-		eventually(!answers(node.url));
+		expect_refusal(node.url);
 	sem_post(&board->release);
 	ck_assert_int_eq(hear(fd), PONG);
 	ck_assert_int_eq(hear(fd), PONG);
@@ -1229,7 +1252,7 @@ static void *close_server(void *arg)
 
 START_TEST(closing_keeps_time_and_does_not_spin)
 {
-	enum { WINDOW_MS = 200, TICKS = WINDOW_MS / 10 };
+	enum { WINDOW_MS = 200, TICK_MS = 10 };
 	board_new();
 	struct ss_config config =
 		config_for(&models[THREADING], &transports[TCP]);
@@ -1242,12 +1265,13 @@ START_TEST(closing_keeps_time_and_does_not_spin)
 	ss_shutdown(served.server);
 	pthread_join(served.thread, NULL);
 	pthread_create(&served.thread, NULL, close_server, &served);
-	eventually(!answers(served.url));
+	expect_refusal(served.url);
+	int64_t from = clock_ms();
 	int before = atomic_load(&board->counter);
 	pause_ms(WINDOW_MS);
+	eventually(atomic_load(&board->counter) >= before + 2);
 	int ticks = atomic_load(&board->counter) - before;
-	ck_assert_int_ge(ticks, 2);
-	ck_assert_int_le(ticks, 4 * TICKS);
+	ck_assert_int_le(ticks, 4 * (clock_ms() - from) / TICK_MS);
 	sem_post(&board->release);
 	pthread_join(served.thread, NULL);
 	ck_assert_int_eq(served.result, 0);
@@ -1270,6 +1294,28 @@ static int start_on(const char *url, bool no_reuse)
 	return r;
 }
 
+/* How often this machine had no room for a TIME_WAIT; whoever else makes many
+ * connections takes it away (proc(5), tcp_max_tw_buckets). */
+static long time_waits_lost(void)
+{
+	static char names[16384], values[16384];
+	FILE *file = fopen("/proc/net/netstat", "r");
+	long lost = 0;
+	if (!file || !fgets(names, sizeof(names), file) ||
+	    !fgets(values, sizeof(values), file))
+		names[0] = values[0] = '\0';
+	if (file)
+		fclose(file);
+	char *rest[2], *value = strtok_r(values, " ", &rest[1]);
+	for (char *name = strtok_r(names, " ", &rest[0]); name && value;
+	     name = strtok_r(NULL, " ", &rest[0])) {
+		if (!strcmp(name, "TCPTimeWaitOverflow"))
+			lost = strtol(value, NULL, 10);
+		value = strtok_r(NULL, " ", &rest[1]);
+	}
+	return lost;
+}
+
 /* Who closes first has the TIME_WAIT: the server, at its end. */
 START_TEST(restart_over_time_wait)
 {
@@ -1279,11 +1325,14 @@ START_TEST(restart_over_time_wait)
 	node_start(&node, &config);
 	int fd = dial(node.url);
 	ck_assert_int_eq(ask(fd, "ping"), PONG);
+	long lost = time_waits_lost();
 	kill(node.pid, SIGTERM);
 	expect_end(fd);
 	close(fd);
 	ck_assert_int_eq(node_wait(&node), 0);
-	ck_assert_int_eq(start_on(node.url, true), -EADDRINUSE);
+	int r = start_on(node.url, true);
+	if (time_waits_lost() == lost)
+		ck_assert_int_eq(r, -EADDRINUSE);
 	config.addresses[0] = node.url;
 	node_start(&again, &config);
 	ck_assert_str_eq(again.url, node.url);

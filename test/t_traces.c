@@ -929,6 +929,7 @@ static void await_child(void)
 static int by_handle_request(struct ss_server *server)
 {
 	for (int i = 0; i < VISITS; i++) {
+		await_client(server);
 		ck_assert_int_eq(ss_handle_request(server), 1);
 		await_child();
 		ck_assert_int_eq(get(&seen->ends), i);

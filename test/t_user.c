@@ -606,7 +606,7 @@ START_TEST(users_layers_stop_gracefully)
 	expect_text(fd, "HELLO\n");
 	int64_t from = clock_ms();
 	served_stop(&served);
-	ck_assert_int_lt(clock_ms() - from, 2000);
+	ck_assert_int_lt(clock_ms() - from, SOON_MS);
 	expect_text(fd, "1 lines\n");
 	expect_end(fd);
 	close(fd);
