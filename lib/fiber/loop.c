@@ -480,7 +480,6 @@ static void woken(struct ss_server *server, struct ss_watch *watch)
 
 static int init_own_poller(struct fiber_loop *loop)
 {
-	loop->own_thread = true;
 	int r = ss_poller_new(loop->server, &loop->poller);
 	if (r < 0)
 		return r;
@@ -501,12 +500,13 @@ int fiber_loop_init(struct fiber_loop *loop, int number,
 	loop->number = number;
 	loop->server = server;
 	loop->poller = poller;
+	loop->own_thread = !poller;
 	loop->wake[0] = loop->wake[1] = -1;
 	reset(&loop->ready);
 	int r = -pthread_mutex_init(&loop->lock, NULL);
 	if (r == 0)
 		r = stacks_new(&loop->stacks, stack_size);
-	if (r == 0 && !poller)
+	if (r == 0 && loop->own_thread)
 		r = init_own_poller(loop);
 	if (r == 0)
 		ss_poller_attend(loop->poller, &poller_ops, loop);
