@@ -187,6 +187,7 @@ int server_usable(const struct ss_server *server);
 /* listener.c */
 /* The listener that is watched so; NULL: it is another's watch. */
 struct ss_listener *listener_of(const struct ss_watch *watch);
+void listener_unwatch(struct ss_server *server, struct ss_listener *listener);
 void listeners_close(struct ss_server *server, bool dgram);
 void listeners_drop(struct ss_server *server);
 void listeners_free(struct ss_server *server);
