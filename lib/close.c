@@ -110,7 +110,7 @@ static void give_up_waiting(struct ss_server *server)
 {
 	struct ss_request *req;
 	while ((req = gate_evict(server)))
-		request_refuse(req, SS_REFUSED_FULL, -ECANCELED);
+		ss_request_refuse(req, -ECANCELED);
 }
 
 static void force(struct ss_server *server)

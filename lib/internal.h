@@ -140,6 +140,7 @@ struct ss_server {
 	int64_t turn_at;
 	int64_t turned_at; /* the last turn, for poll_interval_ms */
 	int batch;
+	int served; /* of max_active; the rest wait in the model; 0: all are */
 	int next_listener; /* whose turn it is, for fairness */
 
 	/* accept.c: the serving thread */
@@ -260,6 +261,7 @@ void gate_leave(struct ss_server *server, struct ss_request *req); /* lock */
 void gate_queue(struct ss_server *server, struct ss_request *req);
 struct ss_request *gate_next(struct ss_server *server);
 struct ss_request *gate_evict(struct ss_server *server);
+bool gate_wanted(struct ss_server *server, unsigned held); /* lock */
 bool gate_ready(struct ss_server *server);
 void gate_refuse(struct ss_server *server, struct ss_request *req);
 
