@@ -2,8 +2,10 @@
 #include "sys.h"
 
 #include <errno.h>
+#include <limits.h>
 
 #ifdef SS_LINUX
+#include <sched.h>
 #include <sys/syscall.h>
 #endif
 #ifdef SS_COVERAGE
@@ -140,6 +142,18 @@ int64_t sys_do_now_ms(void)
 	struct timespec now;
 	clock_gettime(CLOCK_MONOTONIC, &now);
 	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+/* Those that this thread may run on; at least 1. */
+int sys_do_processors(void)
+{
+#ifdef SS_LINUX
+	cpu_set_t set;
+	if (sched_getaffinity(0, sizeof(set), &set) == 0)
+		return CPU_COUNT(&set);
+#endif
+	long n = sysconf(_SC_NPROCESSORS_ONLN);
+	return n < 1 ? 1 : n > INT_MAX ? INT_MAX : (int)n;
 }
 
 void sys_exit(int status)

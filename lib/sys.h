@@ -54,7 +54,8 @@
 	  (to, from, offset, n))                                               \
 	X(int, nonblock, (int fd), (fd))                                       \
 	X(int, cloexec, (int fd), (fd))                                        \
-	X(int64_t, now_ms, (void), ())
+	X(int64_t, now_ms, (void), ())                                         \
+	X(int, processors, (void), ())
 
 /* Calls that are called as they are. */
 #define SYS_PLAIN(X)                                                           \
