@@ -24,9 +24,10 @@ int rounds(int quick)
 /* ---- every model, every transport -----------------------------------------*/
 
 const struct model models[] = {
-	{ "sync", NULL },
-	{ "threading", &ss_threading_mixin },
-	{ "forking", &ss_forking_mixin },
+	{ "sync", NULL, 1 },
+	{ "threading", &ss_threading_mixin, 0 },
+	{ "forking", &ss_forking_mixin, 0 },
+	{ "pool", &ss_pool_mixin, 8 },
 };
 const int model_count = sizeof(models) / sizeof(*models);
 
