@@ -48,6 +48,7 @@ static const struct model {
 	{ "sync", NULL },
 	{ "threading", &ss_threading_mixin },
 	{ "forking", &ss_forking_mixin },
+	{ "pool", &ss_pool_mixin },
 	{ "fiber", &ss_fiber_mixin },
 };
 

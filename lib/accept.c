@@ -224,12 +224,15 @@ int accept_ready(struct ss_server *server, int budget)
 		struct ss_listener *listener = server->listeners[at];
 		if (!atomic_load(&listener->ready))
 			continue;
-		/* A descriptor's readiness is asked for anew each turn; one
-		 * without is told of it only once. */
+		/* What is watched is asked for anew each turn; what is not has
+		 * told of it once. */
 		atomic_store(&listener->ready, false);
 		bool empty;
 		taken += accept_from(server, listener, budget - taken, &empty);
-		if (listener->watch.fd < 0 && !empty)
+		/* It would fire at once, and in vain. */
+		if (ss_holding(server, SS_HOLD_ERRORS))
+			listener_unwatch(server, listener);
+		if (!listener->watched && !empty)
 			atomic_store(&listener->ready, true);
 		server->next_listener = (at + 1) % count;
 	}

@@ -79,9 +79,7 @@ static void take_queued(struct ss_server *server)
 {
 	for (int i = 0; i < server->listener_count; i++) {
 		struct ss_listener *listener = server->listeners[i];
-		if (listener->watched)
-			ss_watch_remove(server, &listener->watch);
-		listener->watched = false;
+		listener_unwatch(server, listener);
 		if (server->activated)
 			take_from(server, listener);
 	}
@@ -112,7 +110,7 @@ static void give_up_waiting(struct ss_server *server)
 {
 	struct ss_request *req;
 	while ((req = gate_evict(server)))
-		request_refuse(req, SS_REFUSED_FULL, -ECANCELED);
+		ss_request_refuse(req, -ECANCELED);
 }
 
 static void force(struct ss_server *server)

@@ -36,18 +36,37 @@ static bool full(const struct ss_server *server)
 	return max > 0 && server->active >= max;
 }
 
+void ss_set_max_active(struct ss_server *server, int n, int ahead)
+{
+	int *max = &server->config.max_active;
+	if (*max <= 0 || *max > n)
+		*max = n;
+	server->served = n - ahead;
+}
+
+/*
+ * Whether there is so much room that the loop is worth waking: not while half
+ * of those that may wait in the model still do, since then nobody is idle.
+ */
+static bool roomy(const struct ss_server *server)
+{
+	int max = server->config.max_active;
+	int ahead = server->served ? max - server->served : 0;
+	return server->active < max - (ahead > 0 ? (ahead - 1) / 2 : 0);
+}
+
 /* Takes the next ones only where they have somewhere to go. */
 static void adjust(struct ss_server *server)
 {
-	bool hold = false;
+	bool held = atomic_load(&server->holds) & SS_HOLD_FULL, hold = false;
 	if (server->config.full == SS_FULL_WAIT)
-		hold = full(server);
+		hold = held ? !roomy(server) : full(server);
 	else if (server->config.full == SS_FULL_QUEUE)
 		hold = server->config.queue_size != SS_NONE &&
 		       server->waiting_count >= server->config.queue_size;
-	if (hold)
+	if (hold && !held)
 		atomic_fetch_or(&server->holds, SS_HOLD_FULL);
-	else
+	else if (held && !hold)
 		atomic_fetch_and(&server->holds, ~(unsigned)SS_HOLD_FULL);
 }
 
@@ -125,6 +144,14 @@ struct ss_request *gate_evict(struct ss_server *server)
 	return req;
 }
 
+/* A request has left: is the loop to take another?  With the lock held. */
+bool gate_wanted(struct ss_server *server, unsigned held)
+{
+	if (server->waiting && roomy(server))
+		return true;
+	return held & ~atomic_load(&server->holds) & SS_HOLD_FULL;
+}
+
 bool gate_ready(struct ss_server *server)
 {
 	pthread_mutex_lock(&server->lock);
@@ -142,5 +169,5 @@ void gate_refuse(struct ss_server *server, struct ss_request *req)
 		struct ss_block block;
 		ss_channel_writev(req->top, &iov, 1, &block);
 	}
-	request_refuse(req, SS_REFUSED_FULL, -EBUSY);
+	ss_request_refuse(req, -EBUSY);
 }

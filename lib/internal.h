@@ -140,6 +140,7 @@ struct ss_server {
 	int64_t turn_at;
 	int64_t turned_at; /* the last turn, for poll_interval_ms */
 	int batch;
+	int served; /* of max_active; the rest wait in the model; 0: all are */
 	int next_listener; /* whose turn it is, for fairness */
 
 	/* accept.c: the serving thread */
@@ -187,6 +188,7 @@ int server_usable(const struct ss_server *server);
 /* listener.c */
 /* The listener that is watched so; NULL: it is another's watch. */
 struct ss_listener *listener_of(const struct ss_watch *watch);
+void listener_unwatch(struct ss_server *server, struct ss_listener *listener);
 void listeners_close(struct ss_server *server, bool dgram);
 void listeners_drop(struct ss_server *server);
 void listeners_free(struct ss_server *server);
@@ -259,6 +261,7 @@ void gate_leave(struct ss_server *server, struct ss_request *req); /* lock */
 void gate_queue(struct ss_server *server, struct ss_request *req);
 struct ss_request *gate_next(struct ss_server *server);
 struct ss_request *gate_evict(struct ss_server *server);
+bool gate_wanted(struct ss_server *server, unsigned held); /* lock */
 bool gate_ready(struct ss_server *server);
 void gate_refuse(struct ss_server *server, struct ss_request *req);
 

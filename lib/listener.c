@@ -1,11 +1,20 @@
 /* Listeners: what a transport has opened, and what may be asked of it. */
 #include "internal.h"
 
+void listener_unwatch(struct ss_server *server, struct ss_listener *listener)
+{
+	if (listener->watched)
+		ss_watch_remove(server, &listener->watch);
+	listener->watched = false;
+}
+
+/* Behind a closed gate it would fire for ever: it is remembered instead. */
 static void listener_fired(struct ss_server *server, struct ss_watch *watch)
 {
-	(void)server;
 	struct ss_listener *listener = (struct ss_listener *)watch;
 	atomic_store(&listener->ready, true);
+	if (!gate_open(server))
+		listener_unwatch(server, listener);
 }
 
 struct ss_listener *listener_of(const struct ss_watch *watch)
@@ -64,9 +73,7 @@ void listeners_close(struct ss_server *server, bool dgram)
 		struct ss_listener *listener = server->listeners[i];
 		if (dgram != !!(listener->flags & SS_LISTENER_DGRAM))
 			continue;
-		if (listener->watched)
-			ss_watch_remove(server, &listener->watch);
-		listener->watched = false;
+		listener_unwatch(server, listener);
 		atomic_store(&listener->ready, false);
 		self(server)->listener_close(server, listener);
 	}

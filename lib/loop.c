@@ -58,23 +58,36 @@ void ss_watch_remove(struct ss_server *server, struct ss_watch *watch)
 	ss_poller_unwatch(&server->poller, watch);
 }
 
-/* Makes the listeners watched or not, as the gate has it. */
+/*
+ * Has the listeners watched if the gate is open.  One that fires behind a
+ * closed gate is watched no longer, but stays ready, to be accepted from as
+ * soon as the gate opens.
+ */
 void loop_listen(struct ss_server *server)
 {
-	bool open = gate_open(server);
+	if (!gate_open(server))
+		return;
 	for (int i = 0; i < server->listener_count; i++) {
 		struct ss_listener *listener = server->listeners[i];
-		if (listener->watch.fd < 0 || listener->watched == open)
+		if (listener->watch.fd < 0 || listener->watched)
 			continue;
-		if (!open)
-			ss_watch_remove(server, &listener->watch);
-		else if (ss_watch_add(server, &listener->watch) < 0) {
+		if (ss_watch_add(server, &listener->watch) < 0) {
 			ss_turn_at(server, now(server) + 100);
 			continue;
 		}
-		listener->watched = open;
+		listener->watched = true;
 		atomic_store(&listener->ready, false);
 	}
+}
+
+/* Whether one is ready that no wait will tell of. */
+static bool unwatched_ready(const struct ss_server *server)
+{
+	for (int i = 0; i < server->listener_count; i++)
+		if (!server->listeners[i]->watched &&
+		    atomic_load(&server->listeners[i]->ready))
+			return gate_open(server);
+	return false;
 }
 
 /* ---- waiting --------------------------------------------------------------*/
@@ -118,19 +131,10 @@ void ss_turn_at(struct ss_server *server, int64_t deadline)
 	server->turn_at = nearest(server->turn_at, deadline);
 }
 
-static bool memory_ready(const struct ss_server *server)
-{
-	for (int i = 0; i < server->listener_count; i++)
-		if (server->listeners[i]->watch.fd < 0 &&
-		    atomic_load(&server->listeners[i]->ready))
-			return gate_open(server);
-	return false;
-}
-
 int64_t ss_server_deadline(struct ss_server *server)
 {
 	if (atomic_load(&server->turn_wanted) || gate_ready(server) ||
-	    memory_ready(server))
+	    unwatched_ready(server))
 		return 0;
 	int64_t at = nearest(server->turn_at, server->poller.at);
 	if (ss_holding(server, SS_HOLD_ERRORS))
@@ -153,7 +157,10 @@ int ss_server_pollfd(struct ss_server *server)
 int loop_step(struct ss_server *server, int64_t deadline, int budget)
 {
 	accept_recover(server);
-	loop_listen(server);
+	/* Those are accepted from first, and then seldom need watching: a
+	 * server at its cap whose clients queue up does without epoll_ctl. */
+	if (!unwatched_ready(server))
+		loop_listen(server);
 	deadline = nearest(deadline, ss_server_deadline(server));
 	server->turn_at = SS_NONE;
 	if (!stop_asked(server)) {

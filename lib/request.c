@@ -274,7 +274,8 @@ void ss_request_end(struct ss_request *req, int status)
 	/* It gives back what accepting lacked. */
 	if (held & SS_HOLD_ERRORS)
 		atomic_fetch_and(&server->holds, ~(unsigned)SS_HOLD_ERRORS);
-	bool wanted = held || server->waiting ||
+	bool wanted = (held & ~(unsigned)SS_HOLD_FULL) ||
+		      gate_wanted(server, held) ||
 		      atomic_load(&server->page->phase) != STOP_OPEN;
 	/* A wake-up under the lock: after it the server may be freed. */
 	if (wanted && !on_loop)
@@ -299,6 +300,11 @@ void request_refuse(struct ss_request *req, enum ss_refused reason, int status)
 	count(&server->slot->refused[reason]);
 	self(server)->shutdown_request(server, req);
 	ss_request_end(req, status);
+}
+
+void ss_request_refuse(struct ss_request *req, int status)
+{
+	request_refuse(req, SS_REFUSED_FULL, status);
 }
 
 /* ---- from elsewhere, by id ------------------------------------------------*/

@@ -24,10 +24,11 @@ int rounds(int quick)
 /* ---- every model, every transport -----------------------------------------*/
 
 const struct model models[] = {
-	{ "sync", NULL },
-	{ "threading", &ss_threading_mixin },
-	{ "forking", &ss_forking_mixin },
-	{ "fiber", &ss_fiber_mixin },
+	{ "sync", NULL, 1 },
+	{ "threading", &ss_threading_mixin, 0 },
+	{ "forking", &ss_forking_mixin, 0 },
+	{ "pool", &ss_pool_mixin, 8 },
+	{ "fiber", &ss_fiber_mixin, 0 },
 };
 const int model_count = sizeof(models) / sizeof(*models);
 

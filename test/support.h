@@ -34,6 +34,7 @@ int rounds(int quick);
 struct model {
 	const char *name;
 	const struct ss_layer *mixin; /* NULL: sync */
+	int at_once; /* requests served at a time, at least; 0: any number */
 };
 extern const struct model models[];
 extern const int model_count;

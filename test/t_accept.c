@@ -271,6 +271,7 @@ START_TEST(accept_without_resources_neither_spins_nor_floods)
 		{ .error = ENOMEM, .most = 20 },
 		{ .error = EMFILE, .model = 1, .most = 20 },
 		{ .error = EMFILE, .model = 2, .most = 20 },
+		{ .error = EMFILE, .model = 3, .most = 20 },
 		{ .error = EINVAL, .most = 20 },
 		{ .error = EIO, .model = 1, .most = 20 },
 		{ .error = ENOSPC, .model = 2, .most = 20 },
@@ -278,6 +279,7 @@ START_TEST(accept_without_resources_neither_spins_nor_floods)
 		{ .error = ECONNABORTED, .most = 2000 },
 		{ .error = EPERM, .model = 1, .most = 2000 },
 		{ .error = EINTR, .model = 2, .most = 2000 },
+		{ .error = ECONNABORTED, .model = 3, .most = 2000 },
 	};
 	enum { COUNT = sizeof(troubles) / sizeof(*troubles) };
 	int64_t from = clock_ms();
@@ -380,16 +382,21 @@ START_TEST(accept_serves_one_client_by_the_spare_descriptor)
 END_TEST
 
 /* Those models whose requests hold a descriptor each, here. */
+static bool holds_descriptors(const struct model *model)
+{
 #ifdef SS_PORTABLE
-enum { LIMITED = 2 };
-#else
-enum { LIMITED = 3 };
+	if (model->mixin == &ss_forking_mixin)
+		return false;
 #endif
+	return model->mixin;
+}
 
 /* At the limit, each that leaves lets one in: no line for each of them. */
 START_TEST(accept_at_the_limit_serves_in_turn_and_says_so_once)
 {
 	enum { INSIDE = 3, ALL = 5, MORE = 100 };
+	if (!holds_descriptors(&models[_i]))
+		return;
 	struct ss_config config = talking(&models[_i]);
 	struct node node;
 	int fd[ALL + MORE];
@@ -545,7 +552,8 @@ START_TEST(accept_survives_the_failure_of_every_allocation)
 	while (survive_without(&models[_i / 2],
 			       _i % 2 ? serve_alone : ss_serve_forever, n))
 		ck_assert_int_lt(++n, 50);
-	ck_assert_int_gt(n, 2);
+	/* ss_serve's own may come after the client has its answer. */
+	ck_assert_int_gt(n, 1);
 }
 END_TEST
 
@@ -711,10 +719,11 @@ static void *serve_two(void *servers)
  * when told. */
 START_TEST(cap_never_blocks_the_loop)
 {
-	struct ss_config config = talking(&models[1]), other;
+	/* Threading, pool */
+	struct ss_config config = talking(&models[_i % 2 ? 3 : 1]), other;
 	other = config;
 	config.max_active = 1;
-	config.full = (enum ss_full)_i;
+	config.full = (enum ss_full)(_i / 2);
 	config.queue_size = 1;
 	struct ss_server *servers[] = { made(&config), made(&other) };
 	char url[2][SS_ADDRESS_TEXT];
@@ -1047,7 +1056,7 @@ static void add_errors(Suite *suite)
 			    model_count);
 	tcase_add_loop_test(tcase,
 			    accept_at_the_limit_serves_in_turn_and_says_so_once,
-			    1, LIMITED);
+			    0, model_count);
 	tcase_add_loop_test(tcase,
 			    accept_gives_up_a_client_that_cannot_be_served, 0,
 			    BREAKAGES);
@@ -1066,7 +1075,7 @@ static void add_cap(Suite *suite)
 	tcase_add_loop_test(tcase, cap_refuses_with_a_word, 1, model_count);
 	tcase_add_loop_test(tcase, cap_refuses_without_a_word, 1, model_count);
 	tcase_add_loop_test(tcase, cap_means_nothing_to_sync, 0, 3);
-	tcase_add_loop_test(tcase, cap_never_blocks_the_loop, 0, 3);
+	tcase_add_loop_test(tcase, cap_never_blocks_the_loop, 0, 6);
 	tcase_add_loop_test(tcase, stats_tell_refusals_by_their_reason, 0,
 			    model_count);
 }

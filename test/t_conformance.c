@@ -148,13 +148,15 @@ START_TEST(conformance_clients_at_once)
 {
 	enum { CLIENTS = 20 };
 	int fds[CLIENTS];
-	bool at_once = !(models[_i / HANDLERS % model_count].mixin == NULL);
+	int at_once = models[_i / HANDLERS % model_count].at_once;
+	if (!at_once)
+		at_once = CLIENTS;
 	start(_i);
 	for (int i = 0; i < CLIENTS; i++)
 		fds[i] = dial(node.url);
-	for (int i = 0; at_once && i < CLIENTS; i++)
+	for (int i = 0; i < at_once; i++)
 		ask(fds[i], "e", "e");
-	for (int i = CLIENTS - 1; at_once && i >= 0; i--)
+	for (int i = at_once - 1; i >= 0; i--)
 		ask(fds[i], "e again", "e again");
 	for (int i = 0; i < CLIENTS; i++) {
 		ask(fds[i], "e last", "e last");

@@ -10,9 +10,12 @@
 enum { TEXT = 256 };
 
 /* Memory runs under these. */
-static const struct ss_layer *const models_of_memory[] = {
-	NULL, &ss_threading_mixin
-};
+static const struct ss_layer *const models_of_memory[] = { NULL,
+							   &ss_threading_mixin,
+							   &ss_pool_mixin };
+enum { MODELS = sizeof(models_of_memory) / sizeof(*models_of_memory) };
+
+static const struct ss_pool_options crowd = { .threads = 32 };
 
 static struct ss_config memory_config(const struct ss_handler *handler,
 				      const struct ss_layer *mixin)
@@ -21,6 +24,8 @@ static struct ss_config memory_config(const struct ss_handler *handler,
 				    .handler = handler };
 	if (mixin)
 		config.mixins[0].layer = mixin;
+	if (mixin == &ss_pool_mixin)
+		config.mixins[0].options = &crowd;
 	return config;
 }
 
@@ -319,10 +324,10 @@ static void talk_together(struct ss_server *server)
 		ck_assert_int_eq(pthread_join(talkers[i], NULL), 0);
 }
 
-START_TEST(memory_clients_talk_at_once_under_threading)
+START_TEST(memory_clients_talk_at_once_beside_the_loop)
 {
 	struct ss_config config =
-		memory_config(&echo_handler, &ss_threading_mixin);
+		memory_config(&echo_handler, models_of_memory[_i]);
 	struct served served;
 	serve_beside(&served, &config);
 	talk_together(served.server);
@@ -336,12 +341,33 @@ START_TEST(memory_clients_talk_at_once_under_threading)
 END_TEST
 
 /* Nobody else serves: who receives does. */
-START_TEST(memory_clients_serve_themselves_under_threading)
+START_TEST(memory_clients_serve_themselves_beside_the_loop)
 {
 	struct ss_config config =
-		memory_config(&echo_handler, &ss_threading_mixin);
+		memory_config(&echo_handler, models_of_memory[_i]);
 	struct ss_server *server = made(&config);
 	talk(server);
+	freed(server);
+}
+END_TEST
+
+/* Its place is free only after the one before it has ended, on a thread. */
+START_TEST(memory_clients_wait_for_a_place_beside_the_loop)
+{
+	struct ss_config config =
+		memory_config(&echo_handler, models_of_memory[_i]);
+	config.max_active = 1;
+	struct ss_server *server = made(&config);
+	for (int i = 0; i < 50; i++) {
+		struct ss_memory_client *first = joined(server),
+					*second = joined(server);
+		says(first, "first");
+		says(second, "second");
+		hears(first, "first");
+		ss_memory_close(first);
+		hears(second, "second");
+		ss_memory_close(second);
+	}
 	freed(server);
 }
 END_TEST
@@ -837,10 +863,10 @@ START_TEST(memory_packets_of_two_clients_do_not_mix)
 END_TEST
 
 /* Their order is nobody's promise there; none is lost. */
-START_TEST(memory_packets_all_come_back_under_threading)
+START_TEST(memory_packets_all_come_back_beside_the_loop)
 {
 	struct ss_config config =
-		packet_config(&echo_handler, &ss_threading_mixin);
+		packet_config(&echo_handler, models_of_memory[_i]);
 	struct served served;
 	serve_beside(&served, &config);
 	struct ss_memory_client *client = joined(served.server);
@@ -1039,10 +1065,10 @@ START_TEST(memory_streams_can_be_waited_for_under_sync)
 }
 END_TEST
 
-START_TEST(memory_streams_can_be_waited_for_under_threading)
+START_TEST(memory_streams_can_be_waited_for_beside_the_loop)
 {
 	struct ss_handler handler = { .handle = waits_for_input };
-	struct ss_config config = memory_config(&handler, &ss_threading_mixin);
+	struct ss_config config = memory_config(&handler, models_of_memory[_i]);
 	struct ss_server *server = made(&config);
 	struct ss_memory_client *client = joined(server);
 	ck_assert_int_eq(ss_server_turn(server, 0), 1);
@@ -1107,45 +1133,52 @@ END_TEST
 
 static void add_streams(TCase *tcase)
 {
-	enum { BOTH = 2 };
 	tcase_add_test(tcase, memory_streams_in_every_order);
 	tcase_add_test(tcase,
 		       memory_clients_are_served_in_the_order_of_connecting);
-	tcase_add_test(tcase, memory_clients_talk_at_once_under_threading);
-	tcase_add_test(tcase, memory_clients_serve_themselves_under_threading);
+	tcase_add_loop_test(tcase, memory_clients_talk_at_once_beside_the_loop,
+			    1, MODELS);
+	tcase_add_loop_test(tcase,
+			    memory_clients_serve_themselves_beside_the_loop, 1,
+			    MODELS);
+	tcase_add_loop_test(tcase,
+			    memory_clients_wait_for_a_place_beside_the_loop, 1,
+			    MODELS);
 	tcase_add_test(tcase, memory_waits_for_a_sync_server_in_another_thread);
 	tcase_add_loop_test(tcase,
 			    memory_opens_nothing_and_starts_nothing_per_client,
-			    0, BOTH);
+			    0, MODELS);
 	tcase_add_test(tcase, memory_has_no_socket);
-	tcase_add_loop_test(tcase, memory_serves_no_descriptor, 0, BOTH);
+	tcase_add_loop_test(tcase, memory_serves_no_descriptor, 0, MODELS);
 	tcase_add_test(tcase, memory_takes_addresses_of_its_own);
 	tcase_add_loop_test(tcase, memory_end_of_input_lets_the_answer_through,
-			    0, BOTH);
+			    0, MODELS);
 	tcase_add_loop_test(tcase, memory_end_of_output_lets_the_input_through,
-			    0, BOTH);
-	tcase_add_loop_test(tcase, memory_reading_can_be_shut_down, 0, BOTH);
-	tcase_add_loop_test(tcase, memory_close_serves_who_waits, 0, BOTH);
+			    0, MODELS);
+	tcase_add_loop_test(tcase, memory_reading_can_be_shut_down, 0, MODELS);
+	tcase_add_loop_test(tcase, memory_close_serves_who_waits, 0, MODELS);
 	tcase_add_test(tcase, memory_close_ends_silent_clients);
-	tcase_add_loop_test(tcase, memory_clients_may_leave, 0, BOTH);
+	tcase_add_loop_test(tcase, memory_clients_may_leave, 0, MODELS);
 	tcase_add_test(tcase, memory_requests_can_be_cancelled);
 	tcase_add_test(tcase, memory_clients_beyond_the_cap_wait);
 	tcase_add_test(tcase, memory_clients_beyond_the_cap_are_refused);
 	tcase_add_test(tcase, memory_streams_can_be_waited_for_under_sync);
-	tcase_add_test(tcase, memory_streams_can_be_waited_for_under_threading);
+	tcase_add_loop_test(tcase,
+			    memory_streams_can_be_waited_for_beside_the_loop, 1,
+			    MODELS);
 }
 
 static void add_packets(TCase *tcase)
 {
-	enum { BOTH = 2 };
 	tcase_add_test(tcase, memory_packets_in_every_order);
 	tcase_add_test(tcase, memory_packets_keep_their_order_and_bounds);
 	tcase_add_test(tcase, memory_packets_of_two_clients_do_not_mix);
-	tcase_add_test(tcase, memory_packets_all_come_back_under_threading);
+	tcase_add_loop_test(tcase, memory_packets_all_come_back_beside_the_loop,
+			    1, MODELS);
 	tcase_add_loop_test(tcase, memory_close_serves_packets_that_wait, 0,
-			    BOTH);
+			    MODELS);
 	tcase_add_loop_test(tcase, memory_says_when_there_is_no_answer, 0,
-			    BOTH);
+			    MODELS);
 }
 
 static void add_exchange(TCase *tcase)

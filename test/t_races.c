@@ -13,7 +13,11 @@
 /* A sync server has one thread less to race with, a forking one is dear. */
 enum { ROUNDS = 200, SYNC_ROUNDS = 50, FORKING_ROUNDS = 8, CLIENTS = 3 };
 enum { BRIEF_MS = 1 };
-enum { SYNC, THREADING, FORKING };
+enum { SYNC, THREADING, FORKING, POOL };
+
+/* Those that serve in this process. */
+static const int raced[] = { SYNC, THREADING, POOL };
+enum { RACED = sizeof(raced) / sizeof(*raced) };
 
 /* ---- chance ---------------------------------------------------------------*/
 
@@ -201,7 +205,11 @@ static struct ss_config config_for(int model, const struct ss_handler *handler)
 static void begin(struct served *served, int model,
 		  const struct ss_handler *handler, int drain_ms)
 {
+	/* So few that some requests wait in it. */
+	static const struct ss_pool_options few = { .threads = 2, .ahead = 1 };
 	struct ss_config config = config_for(model, handler);
+	if (model == POOL)
+		config.mixins[0].options = &few;
 	config.drain_ms = drain_ms;
 	served_start(served, &config);
 }
@@ -284,7 +292,7 @@ static void shutdown_against_handlers_end(int model)
 	int fd = dial_with(served.url, "x\n");
 	pthread_join(other, NULL);
 	pthread_join(served.thread, NULL);
-	if (model == THREADING && chance() % 2)
+	if (model != SYNC && chance() % 2)
 		shutdown(fd, SHUT_RDWR);
 	ck_assert_int_eq(ss_server_free(served.server), 0);
 	close(fd);
@@ -497,7 +505,7 @@ START_TEST(every_wake_wakes)
 	struct served served;
 	uint64_t id;
 	yield_everywhere();
-	begin(&served, _i, &liner, 0);
+	begin(&served, raced[_i], &liner, 0);
 	int fd = dial_with(served.url, "sleep\n");
 	eventually(first_id(served.server, &id) == 1);
 	for (int i = 0; i < rounds(ROUNDS); i++) {
@@ -562,13 +570,13 @@ enum { RACES = sizeof(races) / sizeof(*races) };
 
 START_TEST(race)
 {
-	int model = _i % 2 ? THREADING : SYNC;
+	int model = raced[_i % RACED];
 	yield_everywhere();
 	/* One round first: libc and the sanitizers keep what they open. */
-	races[_i / 2](model);
+	races[_i / RACED](model);
 	struct census before = census();
 	for (int i = 0; i < rounds(model == SYNC ? SYNC_ROUNDS : ROUNDS); i++)
-		races[_i / 2](model);
+		races[_i / RACED](model);
 	expect_census(before);
 }
 END_TEST
@@ -696,8 +704,8 @@ Suite *t_races(void)
 	TCase *tcase = tcase_create("races");
 	suite_add_tcase(suite, tcase);
 	tcase_set_timeout(tcase, getenv("SS_LONG") ? 600 : 30);
-	tcase_add_loop_test(tcase, race, 0, 2 * RACES);
-	tcase_add_loop_test(tcase, every_wake_wakes, 0, 2);
+	tcase_add_loop_test(tcase, race, 0, RACED * RACES);
+	tcase_add_loop_test(tcase, every_wake_wakes, 0, RACED);
 	tcase_add_loop_test(tcase, threads_come_and_go, 0, 3);
 	tcase_add_test(tcase, forking_stops_at_any_moment);
 	tcase_add_test(tcase, forking_second_signal);

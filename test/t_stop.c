@@ -299,7 +299,7 @@ static struct ss_config config_for(const struct model *model,
 	return config;
 }
 
-enum { SYNC, THREADING, FORKING };
+enum { SYNC, THREADING, FORKING, POOL };
 enum { TCP, UDP, UNIX, UNIXGRAM };
 
 /* ---- layers that tell -----------------------------------------------------*/
@@ -349,10 +349,13 @@ static int serve_then_pause(struct ss_server *server)
 
 /* ---- ss_shutdown ----------------------------------------------------------*/
 
+/* Those that serve in the server's own process. */
 static const struct model *served_models(int i)
 {
-	return &models[i == 0 ? SYNC : THREADING];
+	static const int served[] = { SYNC, THREADING, POOL };
+	return &models[served[i]];
 }
+enum { SERVED = 3 };
 
 static int64_t clock_us(void)
 {
@@ -507,7 +510,7 @@ START_TEST(shutdown_leaves_a_server_that_can_serve_again)
 		ck_assert_int_eq(ss_shutdown_wait(served.server, SS_NONE), 0);
 		pthread_join(served.thread, NULL);
 		ck_assert_int_eq(served.result, 0);
-		if (_i == THREADING) {
+		if (_i != SYNC) {
 			ck_assert_int_eq(ask(before, "ping"), PONG);
 			close(before);
 		}
@@ -585,7 +588,7 @@ START_TEST(handlers_get_edeadlk_between_loops)
 {
 	board_new();
 	struct ss_config config =
-		config_for(&models[THREADING], &transports[TCP]);
+		config_for(served_models(_i), &transports[TCP]);
 	struct served served;
 	served_start(&served, &config);
 	int fd = dial(served.url);
@@ -893,6 +896,14 @@ START_TEST(close_loses_nobody)
 }
 END_TEST
 
+/* Those that serve several at a time. */
+static const struct model *capped_models(int i)
+{
+	static const int capped[] = { THREADING, FORKING, POOL };
+	return &models[capped[i]];
+}
+enum { CAPPED = 3 };
+
 /* The same beyond max_active: they wait their turn. */
 static void close_at_the_cap(const struct model *model, enum ss_full full,
 			     const char *busy)
@@ -925,16 +936,16 @@ static void close_at_the_cap(const struct model *model, enum ss_full full,
 
 START_TEST(close_loses_nobody_at_the_cap)
 {
-	close_at_the_cap(&models[_i % 2 ? FORKING : THREADING],
-			 _i / 2 ? SS_FULL_QUEUE : SS_FULL_WAIT, "hold");
+	close_at_the_cap(capped_models(_i % CAPPED),
+			 _i / CAPPED ? SS_FULL_QUEUE : SS_FULL_WAIT, "hold");
 }
 END_TEST
 
 /* An idle client has the only place: it makes room for those in the queue. */
 START_TEST(close_loses_nobody_behind_an_idle_client)
 {
-	close_at_the_cap(&models[_i % 2 ? FORKING : THREADING],
-			 _i / 2 ? SS_FULL_QUEUE : SS_FULL_WAIT, "ping");
+	close_at_the_cap(capped_models(_i % CAPPED),
+			 _i / CAPPED ? SS_FULL_QUEUE : SS_FULL_WAIT, "ping");
 }
 END_TEST
 
@@ -1034,7 +1045,7 @@ START_TEST(abandoned_threads_are_counted)
 {
 	board_new();
 	struct ss_config config =
-		config_for(&models[THREADING], &transports[TCP]);
+		config_for(served_models(_i), &transports[TCP]);
 	config.drain_ms = 20;
 	config.log_level = SS_NONE;
 	int descriptors = open_descriptors(), running = threads();
@@ -1070,10 +1081,10 @@ END_TEST
 /* The drain deadline is the default, ten seconds, or none at all. */
 START_TEST(second_request_means_now)
 {
-	const struct model *model = &models[_i % 2 ? FORKING : THREADING];
+	const struct model *model = capped_models(_i % CAPPED);
 	board_new();
 	struct ss_config config = config_for(model, &transports[TCP]);
-	config.drain_ms = _i / 2 ? SS_NONE : 0;
+	config.drain_ms = _i / CAPPED ? SS_NONE : 0;
 	put_first(&config, &teller);
 	struct node node;
 	node_start(&node, &config);
@@ -1255,7 +1266,7 @@ START_TEST(closing_keeps_time_and_does_not_spin)
 	enum { WINDOW_MS = 200, TICK_MS = 10 };
 	board_new();
 	struct ss_config config =
-		config_for(&models[THREADING], &transports[TCP]);
+		config_for(served_models(_i), &transports[TCP]);
 	put_first(&config, &ticker);
 	struct served served;
 	served_start(&served, &config);
@@ -1877,11 +1888,11 @@ START_TEST(cancel_ends_a_request_that)
 	static const char *const ways[] = { "read", "sleep", "wait_any",
 					    "flood" };
 	static const char *const asked[] = { NULL, "sleep", "wait", "flood" };
-	int way = _i / 2;
+	int way = _i / SERVED;
 	char expected[32];
 	board_new();
 	struct ss_config config =
-		config_for(served_models(_i % 2), &transports[TCP]);
+		config_for(served_models(_i % SERVED), &transports[TCP]);
 	struct served served;
 	served_start(&served, &config);
 	int fd = dial(served.url);
@@ -1980,13 +1991,13 @@ START_TEST(wake_ends_one_wait)
 {
 	board_new();
 	struct ss_config config =
-		config_for(served_models(_i % 2), &transports[TCP]);
+		config_for(served_models(_i % SERVED), &transports[TCP]);
 	struct served served;
 	served_start(&served, &config);
 	int fd = dial(served.url);
 	ck_assert_int_eq(ask(fd, "id"), 0);
 	uint64_t id = atomic_load(&board->id);
-	const char *word = _i / 2 ? "wait" : "sleep";
+	const char *word = _i / SERVED ? "wait" : "sleep";
 	for (int i = 1; i <= 3; i++) {
 		tell(fd, word);
 		eventually(atomic_load(&board->held) == i);
@@ -2107,7 +2118,7 @@ START_TEST(each_shows_the_living)
 	int64_t started = clock_ms();
 	board_new();
 	struct ss_config config =
-		config_for(&models[THREADING], &transports[TCP]);
+		config_for(served_models(_i), &transports[TCP]);
 	config.max_active = 2;
 	config.full = SS_FULL_QUEUE;
 	struct served served;
@@ -2259,18 +2270,21 @@ static TCase *add_case(Suite *suite, const char *name)
 static void add_shutdown(Suite *suite)
 {
 	TCase *tcase = add_case(suite, "shutdown");
-	tcase_add_loop_test(tcase, shutdown_of_an_idle_server_is_at_once, 0, 2);
-	tcase_add_loop_test(tcase, shutdown_from_another_thread, 0, 2);
+	tcase_add_loop_test(tcase, shutdown_of_an_idle_server_is_at_once, 0,
+			    SERVED);
+	tcase_add_loop_test(tcase, shutdown_from_another_thread, 0, SERVED);
 	tcase_add_loop_test(tcase, shutdown_from_a_signal_handler, 0, 2);
-	tcase_add_loop_test(tcase, shutdown_from_a_handler, 0, 2);
-	tcase_add_loop_test(tcase, shutdown_before_serving_counts, 0, 2);
-	tcase_add_loop_test(
-		tcase, shutdown_leaves_a_server_that_can_serve_again, 0, 2);
+	tcase_add_loop_test(tcase, shutdown_from_a_handler, 0, SERVED);
+	tcase_add_loop_test(tcase, shutdown_before_serving_counts, 0, SERVED);
+	tcase_add_loop_test(tcase,
+			    shutdown_leaves_a_server_that_can_serve_again, 0,
+			    SERVED);
 	tcase_add_test(tcase, shutdown_wait_waits);
 	tcase_add_test(tcase, shutdown_wait_of_who_does_not_serve);
 	tcase_add_loop_test(tcase, handlers_get_edeadlk, 0, model_count);
-	tcase_add_test(tcase, handlers_get_edeadlk_between_loops);
-	tcase_add_loop_test(tcase, serving_thread_gets_edeadlk, 0, 2);
+	tcase_add_loop_test(tcase, handlers_get_edeadlk_between_loops, 1,
+			    SERVED);
+	tcase_add_loop_test(tcase, serving_thread_gets_edeadlk, 0, SERVED);
 	tcase_add_test(tcase, idle_servers_make_no_wakeups);
 }
 
@@ -2282,13 +2296,16 @@ static void add_close(Suite *suite)
 	tcase_add_loop_test(tcase, close_of_what_was_never_activated, 0,
 			    2 * transport_count);
 	tcase_add_test(tcase, close_joins_threads);
-	tcase_add_loop_test(tcase, close_while_another_thread_serves, 0, 2);
+	tcase_add_loop_test(tcase, close_while_another_thread_serves, 0,
+			    SERVED);
 	tcase_add_loop_test(tcase, close_loses_nobody, 0, all);
-	tcase_add_loop_test(tcase, close_loses_nobody_at_the_cap, 0, 4);
+	tcase_add_loop_test(tcase, close_loses_nobody_at_the_cap, 0,
+			    2 * CAPPED);
 	tcase_add_loop_test(tcase, close_loses_nobody_behind_an_idle_client, 0,
-			    4);
+			    2 * CAPPED);
 	tcase_add_loop_test(tcase, closing_takes_what_was_held, 0, all);
-	tcase_add_test(tcase, closing_keeps_time_and_does_not_spin);
+	tcase_add_loop_test(tcase, closing_keeps_time_and_does_not_spin, 1,
+			    SERVED);
 }
 
 static void add_deadlines(Suite *suite)
@@ -2300,8 +2317,8 @@ static void add_deadlines(Suite *suite)
 			    model_count);
 	tcase_add_loop_test(tcase, sleepers_are_woken_at_the_deadline, 0,
 			    2 * model_count);
-	tcase_add_test(tcase, abandoned_threads_are_counted);
-	tcase_add_loop_test(tcase, second_request_means_now, 0, 4);
+	tcase_add_loop_test(tcase, abandoned_threads_are_counted, 1, SERVED);
+	tcase_add_loop_test(tcase, second_request_means_now, 0, 2 * CAPPED);
 	tcase_add_test(tcase, second_signal_under_sync_means_now);
 	tcase_add_test(tcase, second_shutdown_wakes_a_blocked_sync_handler);
 }
@@ -2352,15 +2369,15 @@ static void add_signals(Suite *suite)
 static void add_reaching(Suite *suite)
 {
 	TCase *tcase = add_case(suite, "reaching in");
-	tcase_add_loop_test(tcase, cancel_ends_a_request_that, 0, 8);
+	tcase_add_loop_test(tcase, cancel_ends_a_request_that, 0, 4 * SERVED);
 	tcase_add_test(tcase, cancel_kills_a_child);
 	tcase_add_test(tcase, wake_does_not_reach_a_child);
-	tcase_add_loop_test(tcase, wake_ends_one_wait, 0, 4);
+	tcase_add_loop_test(tcase, wake_ends_one_wait, 0, 2 * SERVED);
 	tcase_add_test(tcase, late_wakeups_do_not_spin);
-	tcase_add_test(tcase, each_shows_the_living);
+	tcase_add_loop_test(tcase, each_shows_the_living, 1, SERVED);
 	tcase_add_test(tcase, each_shows_children);
 	tcase_add_loop_test(tcase, holding_leaves_clients_in_the_backlog, 0,
-			    2 * transport_count);
+			    SERVED * transport_count);
 }
 
 static void *nothing(void *arg)

@@ -552,10 +552,8 @@ static struct ss_config talking(const struct kind *kind)
 
 /* Our models, and theirs. */
 static const struct ss_layer *const mixins[] = {
-	NULL,
-	&ss_threading_mixin,
-	&ss_forking_mixin,
-	&crew_mixin,
+	NULL,		&ss_threading_mixin, &ss_forking_mixin,
+	&ss_pool_mixin, &crew_mixin,
 };
 enum { MIXINS = sizeof(mixins) / sizeof(*mixins) };
 

@@ -160,7 +160,8 @@ struct ss_ops {
 	int (*verify_request)(struct ss_server *server, struct ss_request *req);
 	/*
 	 * Serving thread.  0: has taken the request, and sees to it that
-	 * ss_request_run (or its halves) is called once.  < 0: has not, and
+	 * ss_request_run (or its halves, or ss_request_refuse) is called
+	 * once.  < 0: has not, and
 	 * the library reports and ends it.  Base runs it here and now.
 	 */
 	int (*process_request)(struct ss_server *server,
@@ -305,6 +306,12 @@ SS_API void ss_log(struct ss_server *server, int level, uint64_t id,
 /* How many requests a turn takes at most; 1 unless set, from init. */
 SS_API void ss_set_accept_batch(struct ss_server *server, int batch);
 
+/*
+ * From init: the model takes n requests at a time, of which it serves all but
+ * `ahead`.  Lowers max_active, never raises it.
+ */
+SS_API void ss_set_max_active(struct ss_server *server, int n, int ahead);
+
 /* The time-outs as the configuration and its handler have them. */
 SS_API struct ss_timeouts ss_server_timeouts(const struct ss_server *server);
 
@@ -399,6 +406,11 @@ SS_API int ss_request_ending(const struct ss_request *req);
 SS_API bool ss_request_take_wake(struct ss_request *req);
 /* end_request, then frees; the accepting process. */
 SS_API void ss_request_end(struct ss_request *req, int status);
+/*
+ * In place of ss_request_run, for one that is not to be served after all: its
+ * client is closed, and it counts as SS_REFUSED_FULL.
+ */
+SS_API void ss_request_refuse(struct ss_request *req, int status);
 /* Another handler for this request; from finish_request, before super. */
 SS_API int ss_request_set_handler(struct ss_request *req,
 				  const struct ss_handler *handler);

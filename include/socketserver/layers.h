@@ -92,6 +92,15 @@ struct ss_threading_options {
 	int idle_ms;	   /* for how long; 0: 1 s */
 };
 
+/* So many threads, from server_activate to server_close. */
+SS_API extern const struct ss_layer ss_pool_mixin;
+struct ss_pool_options {
+	int threads; /* 0: 4 for each processor, at least 8 */
+	int ahead;   /* requests that wait in the pool for a thread; 0: as many
+			as threads, SS_NONE: none */
+	size_t stack_size; /* bytes; 0: the system's default */
+};
+
 /* A process per request. */
 SS_API extern const struct ss_layer ss_forking_mixin;
 

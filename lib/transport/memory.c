@@ -15,7 +15,7 @@
 
 #include "../sys.h"
 
-enum { PATIENCE_MS = 1000, WAITS_MAX = 64, PACKET_MAX = 65507 };
+enum { PATIENCE_MS = 1000, TURN_MS = 10, WAITS_MAX = 64, PACKET_MAX = 65507 };
 
 struct bytes {
 	unsigned char *data;
@@ -282,10 +282,9 @@ static ssize_t take_answer(struct ss_memory_client *client, void *buf, size_t n)
 }
 
 static ssize_t wait_for_answer(struct ss_memory_client *client, void *buf,
-			       size_t n)
+			       size_t n, int64_t until)
 {
 	struct memory *memory = client->memory;
-	int64_t until = sys_now_ms() + PATIENCE_MS;
 	struct timespec at = { .tv_sec = (time_t)(until / 1000),
 			       .tv_nsec = (long)(until % 1000) * 1000000 };
 	pthread_mutex_lock(&memory->lock);
@@ -301,6 +300,7 @@ static ssize_t wait_for_answer(struct ss_memory_client *client, void *buf,
 ssize_t ss_memory_recv(struct ss_memory_client *client, void *buf, size_t n)
 {
 	struct memory *memory = client->memory;
+	int64_t began = sys_now_ms();
 	for (;;) {
 		pthread_mutex_lock(&memory->lock);
 		ssize_t r = take_answer(client, buf, n);
@@ -308,10 +308,17 @@ ssize_t ss_memory_recv(struct ss_memory_client *client, void *buf, size_t n)
 		if (r != -EAGAIN)
 			return r;
 		int turned = ss_server_turn(client->server, 0);
-		if (turned == -EBUSY || (turned == 0 && memory->concurrent))
-			return wait_for_answer(client, buf, n);
-		if (turned <= 0)
-			return turned == 0 ? -EAGAIN : turned;
+		if (turned > 0)
+			continue;
+		if (turned < 0 && turned != -EBUSY)
+			return turned;
+		if (turned == 0 && !memory->concurrent)
+			return -EAGAIN;
+		/* Those who wait for a place of the server's get one only by a
+		 * turn, which nobody else may make. */
+		r = wait_for_answer(client, buf, n, sys_now_ms() + TURN_MS);
+		if (r != -EAGAIN || sys_now_ms() >= began + PATIENCE_MS)
+			return r;
 	}
 }
 
