@@ -10,7 +10,7 @@
 #include <signal.h>
 
 enum { TCP, UDP, UNIX, UNIXGRAM };
-enum { SOON_MS = 3000, QUIET_MS = 50 };
+enum { QUIET_MS = 50 };
 
 /* ---- what is served -------------------------------------------------------*/
 
