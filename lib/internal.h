@@ -381,7 +381,7 @@ struct rare *request_rare(struct ss_request *req);
 struct ss_timeouts timeouts_over(const struct ss_timeouts *first,
 				 const struct ss_timeouts *second);
 int timeout_merge(struct ss_request *req);
-int64_t timeout_deadline(struct ss_request *req, short events);
+int64_t timeout_compute(struct ss_request *req, short events);
 int timeout_struck(struct ss_request *req);
 int timeout_interrupted(struct ss_request *req);
 bool timeout_total(struct ss_request *req, int64_t *deadline);
@@ -405,7 +405,6 @@ const unsigned char *stream_data(const struct ss_request *req);
 void stream_consume(struct ss_request *req, size_t n);
 void stream_message_done(struct ss_request *req);
 ssize_t stream_eof(struct ss_request *req);
-int stream_forced(const struct ss_request *req);
 size_t stream_room(const struct ss_request *req);
 struct buffer *buffer_grow(struct buffer **buffer, size_t room);
 struct buffer *stream_buffer(struct ss_request *req, struct buffer **buffer,
@@ -430,6 +429,26 @@ void wait_ring(struct ss_request *req); /* lock */
 static inline const struct ss_ops *self(const struct ss_server *server)
 {
 	return &server->levels[0].ops;
+}
+
+/* Whether everything is to fail now. */
+static inline bool stream_forced(const struct ss_request *req)
+{
+	return atomic_load_explicit(&req->cancel, memory_order_relaxed) ==
+		       CANCEL_FORCED ||
+	       atomic_load_explicit(&req->server->page->phase,
+				    memory_order_relaxed) == STOP_FORCED;
+}
+
+/*
+ * Until when a call that begins now may wait for these events; kept in the
+ * request.  SS_NONE without a look at the clock where nothing is bounded.
+ */
+static inline int64_t timeout_deadline(struct ss_request *req, short events)
+{
+	if (req->timed)
+		return timeout_compute(req, events);
+	return req->deadline = SS_NONE;
 }
 
 static inline int64_t now(struct ss_server *server)

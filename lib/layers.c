@@ -239,6 +239,13 @@ void *ss_layer_state(const struct ss_server *server,
 	return level_of(server, mine)->state;
 }
 
+size_t ss_request_layer_offset(const struct ss_server *server,
+			       const struct ss_layer *mine)
+{
+	return offsetof(struct ss_request, extra) +
+	       level_of(server, mine)->request_offset;
+}
+
 void *ss_request_layer_state(const struct ss_request *req,
 			     const struct ss_layer *mine)
 {

@@ -357,10 +357,13 @@ int server_claim(struct ss_server *server)
 	int r = 0;
 	bool mine =
 		server->owned && pthread_equal(server->owner, pthread_self());
-	if (server->owned && !mine)
-		r = request_runs_here(server) ? -EDEADLK : -EBUSY;
-	else if ((mine && server->turning) || request_runs_here(server))
+	/* The serving thread runs requests while it turns, and then alone. */
+	if (mine)
+		r = server->turning ? -EDEADLK : 0;
+	else if (request_runs_here(server))
 		r = -EDEADLK;
+	else if (server->owned)
+		r = -EBUSY;
 	if (!r) {
 		server->owned = true;
 		server->owner = pthread_self();

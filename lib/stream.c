@@ -134,14 +134,6 @@ size_t stream_room(const struct ss_request *req)
 
 /* ---- the loop -------------------------------------------------------------*/
 
-int stream_forced(const struct ss_request *req)
-{
-	return atomic_load_explicit(&req->cancel, memory_order_relaxed) ==
-		       CANCEL_FORCED ||
-	       atomic_load_explicit(&req->server->page->phase,
-				    memory_order_relaxed) == STOP_FORCED;
-}
-
 /* After "would block": 0: try again; else as the op `wait`. */
 int stream_wait(struct ss_request *req, const struct ss_block *block)
 {
@@ -174,7 +166,7 @@ static void note_input(struct ss_request *req, size_t n)
 	atomic_store_explicit(&req->bytes_in, in + n, memory_order_relaxed);
 	req->midway = true;
 	if (atomic_load_explicit(&req->idle, memory_order_relaxed))
-		atomic_store(&req->idle, false);
+		atomic_store_explicit(&req->idle, false, memory_order_release);
 }
 
 /* One whose peer is always faster lets others have their turn (op `wait`). */
@@ -197,8 +189,7 @@ static ssize_t read_some(struct ss_request *req, void *given, size_t n)
 		req->eof = true;
 		return 0;
 	}
-	timeout_deadline(req, POLLIN);
-	if (timeout_overdue(req))
+	if (timeout_deadline(req, POLLIN) != SS_NONE && timeout_overdue(req))
 		return -ETIMEDOUT;
 	pause_now_and_then(req);
 	for (;;) {

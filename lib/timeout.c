@@ -78,20 +78,14 @@ static bool between_messages(const struct ss_request *req)
 	return !req->midway && !stream_buffered(req);
 }
 
-/*
- * Until when a call that begins now may wait for these events; kept in the
- * request.  SS_NONE without a look at the clock where nothing is bounded.  A
- * read that was waited for in advance goes on with that wait's.
- */
-int64_t timeout_deadline(struct ss_request *req, short events)
+/* A read that was waited for in advance goes on with that wait's deadline. */
+int64_t timeout_compute(struct ss_request *req, short events)
 {
 	bool kept = req->resumed && (events & POLLIN);
 	req->resumed = false;
 	if (kept)
 		return req->deadline;
 	req->deadline = SS_NONE;
-	if (!req->timed)
-		return SS_NONE;
 	const struct ss_timeouts *t = req->timeouts;
 	int64_t at = now(req->server);
 	uint64_t in =

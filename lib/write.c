@@ -32,8 +32,8 @@ static void note_output(struct ss_request *req, size_t n)
 /* A total that is over ends what need not wait, too. */
 static int begin_moving(struct ss_request *req)
 {
-	timeout_deadline(req, POLLOUT);
-	return timeout_overdue(req);
+	return timeout_deadline(req, POLLOUT) == SS_NONE ? 0
+							 : timeout_overdue(req);
 }
 
 /* One step of it, until the deadline: bytes that went, 0 after a wait; < 0. */
@@ -69,12 +69,32 @@ static int advance(struct iovec *iov, int count, size_t n)
 	return count - first;
 }
 
+/* The same of one buffer: most calls. */
+static int push_one(struct ss_request *req, struct iovec iov, size_t *sent)
+{
+	bool moved = true;
+	while (iov.iov_len > 0) {
+		if (moved && begin_moving(req) < 0)
+			return -ETIMEDOUT;
+		ssize_t r = push_some(req, &iov, 1);
+		if (r < 0)
+			return (int)r;
+		moved = r > 0;
+		*sent += (size_t)r;
+		iov.iov_base = (char *)iov.iov_base + r;
+		iov.iov_len -= (size_t)r;
+	}
+	return 0;
+}
+
 /* All of it; *sent counts what went, also when it fails. */
 static int push_all(struct ss_request *req, const struct iovec *given,
 		    int count, size_t *sent)
 {
 	struct iovec iov[CHUNK];
 	bool moved = true;
+	if (count == 1)
+		return push_one(req, *given, sent);
 	while (count > 0) {
 		int n = count < CHUNK ? count : CHUNK;
 		memcpy(iov, given, (size_t)n * sizeof(*iov));
@@ -228,7 +248,13 @@ ssize_t ss_writev(struct ss_request *req, const struct iovec *iov, int count)
 ssize_t ss_write(struct ss_request *req, const void *buf, size_t n)
 {
 	struct iovec iov = { (void *)buf, n };
-	return ss_writev(req, &iov, 1);
+	if (req->dgram || write_room(req) || !n || n > SSIZE_MAX)
+		return ss_writev(req, &iov, 1);
+	/* Nothing to collect. */
+	req->sent = 0;
+	req->midway = false;
+	int r = push_one(req, iov, &req->sent);
+	return r < 0 ? r : (ssize_t)n;
 }
 
 size_t ss_sent(const struct ss_request *req)

@@ -290,6 +290,10 @@ SS_API void *ss_layer_state(const struct ss_server *server,
 SS_API void *ss_request_layer_state(const struct ss_request *req,
 				    const struct ss_layer *mine);
 
+/* How far from a request that state lies: the same for all of a server's. */
+SS_API size_t ss_request_layer_offset(const struct ss_server *server,
+				      const struct ss_layer *mine);
+
 /* The flags of all layers of the server, or-ed; its transport. */
 SS_API unsigned ss_server_flags(const struct ss_server *server);
 SS_API const struct ss_layer *

@@ -15,11 +15,6 @@ enum {
 	BLOCKED_MS = 100, /* a fiber that keeps its loop so long is named */
 };
 
-struct task *fiber_task(const struct ss_request *req)
-{
-	return ss_request_layer_state(req, &ss_fiber_mixin);
-}
-
 /* ---- who runs next --------------------------------------------------------*/
 
 static void append(struct fiber_list *list, struct fiber *fiber)
@@ -44,11 +39,11 @@ static void make_ready(struct fiber_loop *loop, struct fiber *fiber)
 
 static void queue_start(struct fiber_loop *loop, struct ss_request *req)
 {
-	struct task *task = fiber_task(req);
+	struct task *task = fiber_task(loop, req);
 	task->state = TASK_QUEUED;
 	task->next = NULL;
 	if (loop->starting.first)
-		fiber_task(loop->starting.last)->next = req;
+		fiber_task(loop, loop->starting.last)->next = req;
 	else
 		loop->starting.first = req;
 	loop->starting.last = req;
@@ -82,6 +77,25 @@ static void watch_time(const struct fiber *fiber, struct fiber_loop *loop,
 }
 #endif
 
+/* The last one is kept at hand, but where the sanitizers must be told. */
+static void give_stack(struct fiber_loop *loop, char *base)
+{
+#ifndef TOOLS_SWITCH
+	if (!loop->spare) {
+		loop->spare = base;
+		return;
+	}
+#endif
+	stacks_give(loop->stacks, base);
+}
+
+static char *take_stack(struct fiber_loop *loop)
+{
+	char *base = loop->spare;
+	loop->spare = NULL;
+	return base ? base : stacks_take(loop->stacks);
+}
+
 static void resume(struct fiber_loop *loop, struct fiber *fiber)
 {
 #ifndef NDEBUG
@@ -97,7 +111,7 @@ static void resume(struct fiber_loop *loop, struct fiber *fiber)
 	if (!done)
 		return;
 	loop->done = NULL;
-	stacks_give(loop->stacks, done->base);
+	give_stack(loop, done->base);
 }
 
 static void leave_fiber(struct fiber *fiber)
@@ -146,7 +160,7 @@ static void set_aside(struct fiber_loop *loop, struct ss_request *req,
 		      bool fresh)
 {
 	struct ss_source *source = ss_request_source(req);
-	struct task *task = fiber_task(req);
+	struct task *task = fiber_task(loop, req);
 	int64_t deadline = ss_request_deadline(req);
 	task->state = TASK_ASIDE;
 	task->fiber = NULL;
@@ -198,7 +212,7 @@ static void live(void *arg)
 
 static struct fiber *new_fiber(struct fiber_loop *loop, struct ss_request *req)
 {
-	char *base = stacks_take(loop->stacks);
+	char *base = take_stack(loop);
 	if (!base)
 		return NULL;
 	size_t room = stacks_size(loop->stacks) - sizeof(struct fiber);
@@ -206,7 +220,7 @@ static struct fiber *new_fiber(struct fiber_loop *loop, struct ss_request *req)
 	struct fiber *fiber = (struct fiber *)(base + room);
 	*fiber = (struct fiber){ .loop = loop,
 				 .req = req,
-				 .task = fiber_task(req),
+				 .task = fiber_task(loop, req),
 				 .base = base,
 				 .deadline = SS_NONE };
 	context_init(&fiber->context, base, room, live, fiber);
@@ -217,7 +231,7 @@ static struct fiber *new_fiber(struct fiber_loop *loop, struct ss_request *req)
  * every call tells it at once. */
 static bool start(struct fiber_loop *loop, struct ss_request *req)
 {
-	struct task *task = fiber_task(req);
+	struct task *task = fiber_task(loop, req);
 	struct fiber *fiber = new_fiber(loop, req);
 	if (fiber) {
 		task->state = TASK_FIBER;
@@ -257,11 +271,11 @@ static void run_starting(struct fiber_loop *loop)
 	loop->starved_until = 0;
 	while (next) {
 		struct ss_request *req = next;
-		next = fiber_task(req)->next;
+		next = fiber_task(loop, req)->next;
 		if (start(loop, req))
 			continue;
 		/* The rest waits for memory, before any newer one. */
-		fiber_task(last)->next = loop->starting.first;
+		fiber_task(loop, last)->next = loop->starting.first;
 		if (!loop->starting.first)
 			loop->starting.last = last;
 		loop->starting.first = req;
@@ -272,7 +286,7 @@ static void run_starting(struct fiber_loop *loop)
 
 static void ring(struct fiber_loop *loop, struct ss_request *req)
 {
-	struct task *task = fiber_task(req);
+	struct task *task = fiber_task(loop, req);
 	if (task->state == TASK_FIBER && task->fiber)
 		fiber_wake(task->fiber);
 	else if (task->state == TASK_ASIDE)
@@ -286,7 +300,7 @@ static void fire_timers(struct fiber_loop *loop)
 	int64_t now = ss_now(loop->server);
 	struct ss_request *req;
 	while ((req = timers_due(&loop->timers, now))) {
-		struct task *task = fiber_task(req);
+		struct task *task = fiber_task(loop, req);
 		const struct fiber *fiber =
 			task->state == TASK_FIBER ? task->fiber : NULL;
 		bool waits = fiber ? fiber->parked : task->state == TASK_ASIDE;
@@ -316,7 +330,7 @@ static int append_mail(struct fiber_loop *loop, struct ss_request *req)
 		loop->mail_room = room;
 	}
 	loop->mail[loop->mail_count++] = req;
-	fiber_task(req)->mail = MAIL_POSTED;
+	fiber_task(loop, req)->mail = MAIL_POSTED;
 	return 0;
 }
 
@@ -338,7 +352,7 @@ int fiber_loop_hand(struct fiber_loop *loop, struct ss_request *req)
 	int r = append_mail(loop, req);
 	if (r == 0) {
 		atomic_fetch_add(&loop->load, 1);
-		atomic_store(&fiber_task(req)->loop,
+		atomic_store(&fiber_task(loop, req)->loop,
 			     (unsigned char)loop->number);
 	}
 	pthread_mutex_unlock(&loop->lock);
@@ -351,7 +365,7 @@ int fiber_loop_post(struct fiber_loop *loop, struct ss_request *req)
 {
 	int r = 0;
 	pthread_mutex_lock(&loop->lock);
-	if (fiber_task(req)->mail == MAIL_NONE)
+	if (fiber_task(loop, req)->mail == MAIL_NONE)
 		r = append_mail(loop, req);
 	pthread_mutex_unlock(&loop->lock);
 	ring_bell(loop);
@@ -364,7 +378,7 @@ static struct ss_request *take_mail(struct fiber_loop *loop)
 	pthread_mutex_lock(&loop->lock);
 	if (loop->mail_count) {
 		req = loop->mail[--loop->mail_count];
-		fiber_task(req)->mail = MAIL_NONE;
+		fiber_task(loop, req)->mail = MAIL_NONE;
 	} else {
 		atomic_store(&loop->has_mail, false);
 	}
@@ -402,7 +416,7 @@ static void read_mail(struct fiber_loop *loop)
 		fiber_wake(job->owner);
 	}
 	while ((req = take_mail(loop))) {
-		if (fiber_task(req)->state == TASK_NEW)
+		if (fiber_task(loop, req)->state == TASK_NEW)
 			begin(loop, req);
 		else
 			ring(loop, req);
@@ -412,13 +426,13 @@ static void read_mail(struct fiber_loop *loop)
 void fiber_loop_take(struct fiber_loop *loop, struct ss_request *req)
 {
 	atomic_fetch_add(&loop->load, 1);
-	atomic_store(&fiber_task(req)->loop, (unsigned char)loop->number);
+	atomic_store(&fiber_task(loop, req)->loop, (unsigned char)loop->number);
 	begin(loop, req);
 }
 
 void fiber_loop_leave(struct fiber_loop *loop, struct ss_request *req)
 {
-	struct task *task = fiber_task(req);
+	struct task *task = fiber_task(loop, req);
 	timers_drop(&loop->timers, &task->timer);
 	pthread_mutex_lock(&loop->lock);
 	for (int i = 0; task->mail == MAIL_POSTED && i < loop->mail_count; i++)
@@ -498,6 +512,7 @@ int fiber_loop_init(struct fiber_loop *loop, int number,
 		    size_t stack_size)
 {
 	loop->number = number;
+	loop->task_offset = ss_request_layer_offset(server, &ss_fiber_mixin);
 	loop->server = server;
 	loop->poller = poller;
 	loop->own_thread = !poller;

@@ -66,12 +66,14 @@ enum { LOOPS_MAX = 254 };
 struct fiber_loop {
 	int number; /* from 1 on */
 	struct ss_server *server;
+	size_t task_offset; /* from a request to its task */
 	struct ss_poller *poller;
 	struct stacks *stacks;
 	struct timers timers;
 	struct context context; /* the loop's own */
 	struct fiber *current;
 	struct fiber *done; /* has just ended: its stack is free */
+	char *spare;	    /* a stack, warm, for the next to start */
 	struct fiber_list ready;
 	struct request_queue starting;
 	int64_t starved_until; /* no memory for a stack; 0 */
@@ -122,6 +124,10 @@ void fiber_wake(struct fiber *fiber);
 /* Lets the others that are ready run first. */
 void fiber_yield(struct fiber *fiber);
 
-struct task *fiber_task(const struct ss_request *req);
+static inline struct task *fiber_task(const struct fiber_loop *loop,
+				      const struct ss_request *req)
+{
+	return (struct task *)((char *)req + loop->task_offset);
+}
 
 #endif

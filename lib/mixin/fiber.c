@@ -37,16 +37,23 @@ static struct fibers *state_of(const struct ss_server *server)
 	return ss_layer_state(server, &ss_fiber_mixin);
 }
 
+static struct task *task_of(struct ss_server *server,
+			    const struct ss_request *req)
+{
+	return fiber_task(&state_of(server)->loops[0], req);
+}
+
 static struct fiber_loop *loop_of(struct ss_server *server,
 				  const struct ss_request *req)
 {
-	int number = atomic_load(&fiber_task(req)->loop);
+	int number = atomic_load(&task_of(server, req)->loop);
 	return number ? &state_of(server)->loops[number - 1] : NULL;
 }
 
-static struct fiber *fiber_of(const struct ss_request *req)
+static struct fiber *fiber_of(struct ss_server *server,
+			      const struct ss_request *req)
 {
-	const struct task *task = fiber_task(req);
+	const struct task *task = task_of(server, req);
 	return task->state == TASK_FIBER ? task->fiber : NULL;
 }
 
@@ -238,7 +245,7 @@ static int park_for(struct ss_server *server, struct fiber *fiber,
 static int fbr_wait(struct ss_server *server, struct ss_request *req,
 		    struct ss_source *source, short events, int64_t deadline)
 {
-	struct fiber *fiber = fiber_of(req);
+	struct fiber *fiber = fiber_of(server, req);
 	if (!source && deadline == 0) {
 		if (fiber)
 			fiber_yield(fiber);
@@ -311,7 +318,7 @@ static int ask(struct ss_wait *waits, int count)
 static int fbr_wait_any(struct ss_server *server, struct ss_request *req,
 			struct ss_wait *waits, int count, int64_t deadline)
 {
-	struct fiber *fiber = fiber_of(req);
+	struct fiber *fiber = fiber_of(server, req);
 	for (;;) {
 		if (ss_request_take_wake(req))
 			return -EINTR;
@@ -353,7 +360,7 @@ static int fbr_offload(struct ss_server *server, struct ss_request *req,
 		       int (*fn)(void *arg), void *arg)
 {
 	struct fibers *fibers = state_of(server);
-	struct fiber *fiber = fiber_of(req);
+	struct fiber *fiber = fiber_of(server, req);
 	struct job job = {
 		.fn = fn, .arg = arg, .tell = job_done, .owner = fiber
 	};
