@@ -324,10 +324,19 @@ static void parking_fiber(void *arg)
 START_TEST(begun_and_never_gone_back_to)
 {
 	struct fiber fiber;
-	begin(&fiber, parking_fiber);
+	begin(&fiber, count_fiber);
 	stacks_give(stacks, fiber.base);
-	begin(&fiber, parking_fiber);
+	/* Parked with frames in place, then dropped: given back, */
+	begin(&fiber, count_fiber);
 	resume(&fiber);
+	stacks_give(stacks, fiber.base);
+	memset(fiber.base, 1, STACK);
+	/* or at once used again. */
+	begin(&fiber, count_fiber);
+	resume(&fiber);
+	context_init(&fiber.context, fiber.base, STACK, writing_fiber, &fiber);
+	resume(&fiber);
+	ck_assert(fiber.ended);
 	stacks_give(stacks, fiber.base);
 	begin(&fiber, parking_fiber);
 	resume(&fiber);
