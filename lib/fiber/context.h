@@ -42,7 +42,7 @@ void context_swap(void **save, void *sp);
  * Prepares `context` to run entry(arg) at the first switch to it, on the memory
  * [base, base + size): what stacks_take gave, or less of it at the top.  It is
  * written at its top alone.  entry never returns: its last act is context_exit;
- * or it is never gone back to, and its stack given back.  No system call (but
+ * or it is never gone back to and its stack used anew.  No system call (but
  * for ucontext's).
  */
 void context_init(struct context *context, void *base, size_t size,

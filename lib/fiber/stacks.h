@@ -12,7 +12,7 @@
 struct stacks;
 
 /* Of `size` usable bytes each, rounded up to pages.  -ENOMEM. */
-int stacks_new(struct stacks **stacks, size_t size);
+int stacks_new(struct stacks **result, size_t size);
 
 /* With all their memory, in use or not; NULL allowed. */
 void stacks_free(struct stacks *stacks);

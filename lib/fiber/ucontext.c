@@ -31,10 +31,12 @@ void *context_frame(char *base, size_t size, void (*entry)(void *arg),
 	struct first *first = (struct first *)(base + size);
 	first->entry = entry;
 	first->arg = arg;
+	/* cppcheck-suppress getcontextCalled */
 	getcontext(&first->context);
 	first->context.uc_stack.ss_sp = base;
 	first->context.uc_stack.ss_size = size;
 	first->context.uc_link = NULL;
+	/* cppcheck-suppress makecontextCalled */
 	makecontext(&first->context, (void (*)(void))start, 2,
 		    (unsigned)((uintptr_t)first >> 16 >> 16),
 		    (unsigned)(uintptr_t)first);
@@ -45,7 +47,10 @@ void *context_frame(char *base, size_t size, void (*entry)(void *arg),
 __attribute__((no_sanitize("address"))) void context_swap(void **save, void *sp)
 {
 	ucontext_t here = { .uc_link = NULL };
+	/* cppcheck-suppress autoVariables ; it is there as long as it is parked
+	 */
 	*save = &here;
+	/* cppcheck-suppress swapcontextCalled */
 	swapcontext(&here, sp);
 }
 #endif

@@ -6,7 +6,6 @@
 #				directory
 #	lib/*/			the same without handlers.h, "sys.h" or
 #				"../sys.h", what fiber/ offers; never internal.h
-#	lib/fiber		nothing of <socketserver/...>
 #	lib			the same, "..." of lib
 #
 # and what stands at the top of the tree.
@@ -21,7 +20,7 @@ for file in $(in_tree '*.[chS]'); do
 		name=$(echo "$what" | tr -d '<>"')
 		allowed=no
 		case $what in
-		'<socketserver/'*) [ "$dir" = lib/fiber ] || allowed=yes ;;
+		'<socketserver/'*) allowed=yes ;;
 		'<'*..*) ;;
 		'<'*)
 			[ -e "lib/$name" ] || [ -e "include/$name" ] ||
