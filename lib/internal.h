@@ -356,13 +356,14 @@ struct ss_request {
 	bool reply_wanted; /* datagram: even an empty one */
 	bool midway;	   /* within a message: io_ms, not idle_ms */
 	bool eof, eof_told;
-	bool resumed;	       /* the deadline is set for the next read */
-	bool steps;	       /* ss_request_step: its stack is given back */
-	unsigned char streak;  /* calls that did not wait, one after another */
-	bool running, on_loop; /* lock */
-	bool holds_thread;     /* its thread runs nothing else; lock */
-	bool entered;	       /* counts as active; lock */
-	uint32_t space;	       /* bytes from `extra` to the channel's space */
+	bool resumed;	      /* the deadline is set for the next read */
+	bool steps;	      /* ss_request_step: its stack is given back */
+	unsigned char streak; /* calls that did not wait, one after another */
+	bool registered, running;
+	bool on_loop;	   /* on the serving thread, and nothing beside it */
+	bool holds_thread; /* its thread runs nothing else; lock */
+	bool entered;	   /* counts as active; lock */
+	uint32_t space;	   /* bytes from `extra` to the channel's space */
 	_Alignas(16) unsigned char extra[]; /* layers' states, channel */
 };
 

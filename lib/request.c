@@ -87,6 +87,7 @@ void *ss_request_space(struct ss_request *req)
 void request_register(struct ss_request *req)
 {
 	struct ss_server *server = req->server;
+	req->registered = true;
 	pthread_mutex_lock(&server->lock);
 	req->prev = server->requests.last;
 	if (req->prev)
@@ -126,15 +127,15 @@ bool request_runs_here(struct ss_server *server)
 static void begin_running(struct ss_request *req)
 {
 	struct ss_server *server = req->server;
-	pthread_mutex_lock(&server->lock);
 	req->running = true;
-	req->runner = pthread_self();
+	pthread_mutex_lock(&server->lock);
 	bool on_loop = !server->child && server->owned &&
-		       pthread_equal(server->owner, req->runner);
+		       pthread_equal(server->owner, pthread_self());
 	bool parks = server->flags & SS_LAYER_PARKS;
 	/* One that parks leaves the loop to see to its deadlines. */
 	req->on_loop = on_loop && !parks;
 	req->holds_thread = !(on_loop && parks);
+	req->runner = pthread_self();
 	pthread_mutex_unlock(&server->lock);
 	req->phase = SS_PHASE_HANDSHAKE;
 }
@@ -404,11 +405,14 @@ int ss_request_set_peer(struct ss_request *req, const struct ss_address *peer)
 	struct rare *rare = far ? request_rare(req) : req->rare;
 	if (far && !rare)
 		return -ENOMEM;
-	pthread_mutex_lock(&req->server->lock);
+	/* Nobody else knows one that is only being made. */
+	if (req->registered)
+		pthread_mutex_lock(&req->server->lock);
 	req->peer = compact;
 	if (rare)
 		rare->peer = *peer;
-	pthread_mutex_unlock(&req->server->lock);
+	if (req->registered)
+		pthread_mutex_unlock(&req->server->lock);
 	return 0;
 }
 

@@ -125,6 +125,7 @@
 	  (pthread_t * thread, const pthread_attr_t *attr,                     \
 	   void *(*run)(void *), void *arg),                                   \
 	  (thread, attr, run, arg))                                            \
+	X(int, pthread_detach, (pthread_t thread), (thread))                   \
 	X(int, pthread_join, (pthread_t thread, void **result),                \
 	  (thread, result))                                                    \
 	X(int, pthread_sigmask, (int how, const sigset_t *set, sigset_t *old), \

@@ -199,7 +199,7 @@ START_TEST(pool_that_lacks_a_thread_is_refused)
 	int before = threads(), descriptors = open_descriptors();
 	sys_table.pthread_create = failing_create;
 	for (int i = 1; i <= THREADS; i++) {
-		char part[32];
+		char part[64];
 		snprintf(part, sizeof(part), "thread %d of the pool's %d", i,
 			 THREADS);
 		no_more = i;

@@ -330,7 +330,6 @@ static int append_mail(struct fiber_loop *loop, struct ss_request *req)
 		loop->mail_room = room;
 	}
 	loop->mail[loop->mail_count++] = req;
-	fiber_task(loop, req)->mail = MAIL_POSTED;
 	return 0;
 }
 
@@ -351,6 +350,7 @@ int fiber_loop_hand(struct fiber_loop *loop, struct ss_request *req)
 	pthread_mutex_lock(&loop->lock);
 	int r = append_mail(loop, req);
 	if (r == 0) {
+		atomic_store(&fiber_task(loop, req)->mail, MAIL_POSTED);
 		atomic_fetch_add(&loop->load, 1);
 		atomic_store(&fiber_task(loop, req)->loop,
 			     (unsigned char)loop->number);
@@ -365,8 +365,12 @@ int fiber_loop_post(struct fiber_loop *loop, struct ss_request *req)
 {
 	int r = 0;
 	pthread_mutex_lock(&loop->lock);
-	if (fiber_task(loop, req)->mail == MAIL_NONE)
+	unsigned char none = MAIL_NONE;
+	struct task *task = fiber_task(loop, req);
+	if (atomic_compare_exchange_strong(&task->mail, &none, MAIL_POSTED))
 		r = append_mail(loop, req);
+	if (r < 0)
+		atomic_store(&task->mail, MAIL_NONE);
 	pthread_mutex_unlock(&loop->lock);
 	ring_bell(loop);
 	return r;
@@ -378,7 +382,7 @@ static struct ss_request *take_mail(struct fiber_loop *loop)
 	pthread_mutex_lock(&loop->lock);
 	if (loop->mail_count) {
 		req = loop->mail[--loop->mail_count];
-		fiber_task(loop, req)->mail = MAIL_NONE;
+		atomic_store(&fiber_task(loop, req)->mail, MAIL_NONE);
 	} else {
 		atomic_store(&loop->has_mail, false);
 	}
@@ -430,18 +434,23 @@ void fiber_loop_take(struct fiber_loop *loop, struct ss_request *req)
 	begin(loop, req);
 }
 
+static void take_out(struct fiber_loop *loop, const struct ss_request *req)
+{
+	pthread_mutex_lock(&loop->lock);
+	int i = 0;
+	while (i < loop->mail_count && loop->mail[i] != req)
+		i++;
+	if (i < loop->mail_count)
+		loop->mail[i] = loop->mail[--loop->mail_count];
+	pthread_mutex_unlock(&loop->lock);
+}
+
 void fiber_loop_leave(struct fiber_loop *loop, struct ss_request *req)
 {
 	struct task *task = fiber_task(loop, req);
 	timers_drop(&loop->timers, &task->timer);
-	pthread_mutex_lock(&loop->lock);
-	for (int i = 0; task->mail == MAIL_POSTED && i < loop->mail_count; i++)
-		if (loop->mail[i] == req) {
-			loop->mail[i] = loop->mail[--loop->mail_count];
-			break;
-		}
-	task->mail = MAIL_REFUSED;
-	pthread_mutex_unlock(&loop->lock);
+	if (atomic_exchange(&task->mail, MAIL_REFUSED) == MAIL_POSTED)
+		take_out(loop, req);
 	atomic_fetch_sub(&loop->load, 1);
 }
 

@@ -37,7 +37,7 @@ struct task {
 	int timer;	     /* its place among the timers */
 	atomic_uchar loop;   /* 1 + whose it is; 0: nobody's yet */
 	unsigned char state; /* enum task_state */
-	unsigned char mail;  /* enum task_mail; loop->lock */
+	atomic_uchar mail;   /* enum task_mail */
 };
 
 /* Lies at the top of its stack. */

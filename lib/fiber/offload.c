@@ -4,7 +4,7 @@
 #include <errno.h>
 #include <stddef.h>
 
-#include "../mixin/thread.h"
+#include "../thread.h"
 
 enum { THREADS_MAX = 32, IDLE_MS = 1000 };
 
@@ -53,7 +53,7 @@ static int add_thread(struct helpers *helpers)
 	int r = thread_create(&thread, 0, help, helpers);
 	if (r < 0)
 		return r;
-	pthread_detach(thread);
+	sys_pthread_detach(thread);
 	helpers->threads++;
 	return 0;
 }

@@ -14,7 +14,7 @@
 #include "../fiber/offload.h"
 #include "../fiber/waiter.h"
 #include "../sys.h"
-#include "thread.h"
+#include "../thread.h"
 
 enum {
 	STACK_SIZE = 65536,

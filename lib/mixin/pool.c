@@ -20,7 +20,7 @@
 #include <socketserver/layers.h>
 
 #include "../sys.h"
-#include "thread.h"
+#include "../thread.h"
 
 /*
  * A thread waits for its client more than it computes; a few silent clients

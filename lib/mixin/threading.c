@@ -12,7 +12,7 @@
 #include <socketserver/layers.h>
 
 #include "../sys.h"
-#include "thread.h"
+#include "../thread.h"
 
 enum { MAX_IDLE = 64, IDLE_MS = 1000, ACCEPT_BATCH = 64 };
 

@@ -4,8 +4,8 @@
 #	include/socketserver	<socketserver/...>, system headers
 #	handlers, demos		the same, "handlers.h", a "..." of the own
 #				directory
-#	lib/*/			the same without handlers.h, "sys.h" or
-#				"../sys.h", what fiber/ offers; never internal.h
+#	lib/*/			the same without handlers.h, ../sys.h, ../thread.h,
+#				what fiber/ offers; never internal.h
 #	lib			the same, "..." of lib
 #
 # and what stands at the top of the tree.
@@ -33,9 +33,10 @@ for file in $(in_tree '*.[chS]'); do
 		'"handlers.h"')
 			case $dir in handlers | demos) allowed=yes ;; esac
 			;;
-		'"sys.h"' | '"../sys.h"')
+		'"sys.h"' | '"thread.h"' | '"../sys.h"' | '"../thread.h"')
 			case $dir/$name in
-			lib/sys.h | lib/*/*sys.h) allowed=yes ;;
+			lib/sys.h | lib/thread.h) allowed=yes ;;
+			lib/*/*sys.h | lib/*/*thread.h) allowed=yes ;;
 			esac
 			;;
 		'"fiber/'* | '"../fiber/'*)

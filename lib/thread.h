@@ -1,10 +1,10 @@
 /* What the models that have threads share. */
-#ifndef SS_LIB_MIXIN_THREAD_H
-#define SS_LIB_MIXIN_THREAD_H
+#ifndef SS_LIB_THREAD_H
+#define SS_LIB_THREAD_H
 
 #include <socketserver/layer.h>
 
-#include "../sys.h"
+#include "sys.h"
 
 /*
  * A thread with every signal blocked: they are the program's threads' to take.
