@@ -138,7 +138,7 @@ int stream_forced(const struct ss_request *req)
 {
 	return atomic_load_explicit(&req->cancel, memory_order_relaxed) ==
 		       CANCEL_FORCED ||
-	       atomic_load_explicit(&req->server->page->phase,
+	       atomic_load_explicit(&req->server->slot->phase,
 				    memory_order_relaxed) == STOP_FORCED;
 }
 
