@@ -37,6 +37,12 @@ const struct model models[] = {
 	{ "prefork:threading",
 	  { { &ss_prefork_mixin, &one }, { &ss_threading_mixin, NULL } },
 	  0 },
+	{ "prefork:pool",
+	  { { &ss_prefork_mixin, &one }, { &ss_pool_mixin, NULL } },
+	  8 },
+	{ "prefork:fiber",
+	  { { &ss_prefork_mixin, &one }, { &ss_fiber_mixin, NULL } },
+	  0 },
 };
 const int model_count = sizeof(models) / sizeof(*models);
 

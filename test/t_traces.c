@@ -364,9 +364,12 @@ static char loop_of(const struct scene *scene)
 	return model_supervised(scene->model) ? 'C' : 'P';
 }
 
+/* A worker's fibers are on its serving loop. */
 static char thread_of(const struct scene *scene)
 {
-	return model_supervised(scene->model) ? 'W' : 'T';
+	if (!model_supervised(scene->model))
+		return 'T';
+	return model_has(scene->model, &ss_fiber_mixin) ? 'C' : 'W';
 }
 
 /* Parent, thread or child: where its requests run. */
@@ -475,7 +478,7 @@ static bool sees_process(const struct scene *scene)
 static void check_trace(const struct scene *scene)
 {
 	const struct outcome *o = scene->outcome;
-	char p[512] = "get_request verify_request", t[512] = "", c[512] = "";
+	char p[1100] = "get_request verify_request", t[512] = "", c[512] = "";
 	if (sees_process(scene))
 		strcat(p, " process_request");
 	if (o->turned_away)
@@ -488,8 +491,11 @@ static void check_trace(const struct scene *scene)
 		strcat(p, " close_request end_request");
 		snprintf(c, sizeof(c), "%s", o->served);
 	}
+	if (*t && thread_of(scene) == loop_of(scene))
+		snprintf(p + strlen(p), sizeof(p) - strlen(p), " %s", t);
 	expect_told(scene, loop_of(scene), p);
-	expect_told(scene, thread_of(scene), t);
+	if (thread_of(scene) != loop_of(scene))
+		expect_told(scene, thread_of(scene), t);
 	expect_told(scene, model_supervised(scene->model) ? 'P' : 'C', c);
 }
 
@@ -520,7 +526,8 @@ static void play(const struct scene *scene)
 	/* Those that serve are there before. */
 	if (scene->outcome->no_runner &&
 	    (model_has(scene->model, &ss_pool_mixin) ||
-	     where_run(scene) == loop_of(scene)))
+	     model_has(scene->model, &ss_fiber_mixin) ||
+	     model_sync(scene->model)))
 		return;
 	begin();
 	sys_table.waitpid = noting_waitpid;
