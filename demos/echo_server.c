@@ -20,6 +20,7 @@
 struct settings {
 	struct ss_config config;
 	struct ss_socket_options sockets;
+	struct ss_prefork_options prefork;
 	const char *model;
 	bool verbose;
 	bool trace;
@@ -50,6 +51,7 @@ static const struct model {
 	{ "forking", &ss_forking_mixin },
 	{ "pool", &ss_pool_mixin },
 	{ "fiber", &ss_fiber_mixin },
+	{ "prefork", &ss_prefork_mixin },
 };
 
 enum { MODELS = sizeof(models) / sizeof(models[0]) };
@@ -91,15 +93,17 @@ static void use_mixin(struct settings *settings, const struct ss_layer *mixin)
 	if (use == &settings->config.mixins[SS_MIXINS_MAX])
 		wrong_use("--model '%s': too many", settings->model);
 	use->layer = mixin;
+	if (mixin == &ss_prefork_mixin)
+		use->options = &settings->prefork;
 }
 
-/* A comma list, leftmost first, as Python lists base classes. */
+/* A list, leftmost first, as Python lists base classes. */
 static void use_models(struct settings *settings)
 {
 	const char *name = settings->model;
 
 	for (;;) {
-		size_t len = strcspn(name, ",");
+		size_t len = strcspn(name, ",:");
 		const struct model *model = find_model(name, len);
 
 		if (model->mixin != NULL)
@@ -292,6 +296,8 @@ static const struct choice policies[] = {
 static const struct option_row rows[] = {
 	{ "model", 'm', "MODEL", "how requests are served (sync)", set_text,
 	  .offset = AT(model) },
+	{ "workers", 0, "N", "processes of prefork (one a processor)",
+	  set_number, .offset = AT(prefork.workers), .min = 1, .max = 10000 },
 	{ "loop", 0, NULL, "the handler as a straight loop", set_true,
 	  .offset = AT(loop) },
 	{ "once", 0, NULL, "serve one request, then exit", set_true,
@@ -359,7 +365,7 @@ static void show_help(const struct option_row *row, const char *text,
 	list_models(known, sizeof(known));
 	printf("usage: " PROGRAM " [OPTION]... [ADDRESS]...\n"
 	       "Sends back what clients send, at every ADDRESS (default %s).\n"
-	       "MODEL: a comma list of %s\n",
+	       "MODEL: one of %s; prefork,threading is both\n",
 	       DEMO_ADDRESS, known);
 	for (row = rows; row < rows + ROWS; row++)
 		printf("  %c%c%c --%-10s %-8s %s\n", row->letter ? '-' : ' ',

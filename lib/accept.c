@@ -98,6 +98,7 @@ static void back_off(struct ss_server *server, int code)
 	server->backoff_ms = ms < BACKOFF_MAX_MS ? ms : BACKOFF_MAX_MS;
 	server->retry_at = server->failed_at + server->backoff_ms;
 	atomic_fetch_or(&server->holds, SS_HOLD_ERRORS);
+	worker_pass_on(server);
 }
 
 static void works_again(struct ss_server *server)
@@ -127,14 +128,19 @@ void accept_recover(struct ss_server *server)
 static int take_one(struct ss_server *server, struct ss_listener *listener,
 		    struct ss_request **req)
 {
+	if (!worker_may_accept(server, listener))
+		return 0;
 	int r = self(server)->get_request(server, listener, req);
+	worker_accepted(server, listener);
 	if (r >= 0) {
 		works_again(server);
 		return 1;
 	}
 	if (r == -EINTR)
 		return r;
-	if (r == -EAGAIN || r == -EWOULDBLOCK) {
+	/* -EINVAL: another worker has seen its end (worker_stop_listening). */
+	if (r == -EAGAIN || r == -EWOULDBLOCK ||
+	    (r == -EINVAL && worker_order(server) >= SS_ORDER_CLOSE)) {
 		server->on_spare = false;
 		return 0;
 	}
@@ -181,7 +187,7 @@ void accept_admit(struct ss_server *server, struct ss_request *req)
 
 static bool may_take(struct ss_server *server)
 {
-	bool stopping = atomic_load(&server->page->phase) == STOP_OPEN &&
+	bool stopping = atomic_load(&server->slot->phase) == STOP_OPEN &&
 			stop_asked(server);
 	return !stopping && gate_open(server);
 }
@@ -241,7 +247,7 @@ int accept_ready(struct ss_server *server, int budget)
 
 int ss_serve_fd(struct ss_server *server, int fd)
 {
-	int type = 0, r = server_usable(server);
+	int type = 0, r = server_drivable(server);
 	socklen_t len = sizeof(type);
 	if (r >= 0 && !(server->flags & SS_LAYER_SOCKET))
 		r = -ENOTSUP;

@@ -17,7 +17,7 @@ static int base_serve_forever(struct ss_server *server)
 {
 	int r;
 	do
-		r = ss_server_turn(server, SS_NONE);
+		r = ss_turn(server, SS_NONE);
 	while (r >= 0);
 	return r == -ECANCELED ? 0 : r;
 }
@@ -70,7 +70,7 @@ static void become_idle(struct ss_server *server, struct ss_request *req)
 	if (stream_buffered(req) || channels_pending(req))
 		return;
 	atomic_store(&req->idle, true);
-	if (atomic_load(&server->page->phase) < STOP_CLOSING)
+	if (atomic_load(&server->slot->phase) < STOP_CLOSING)
 		return;
 	pthread_mutex_lock(&server->lock);
 	self(server)->cancel_request(server, req, false);

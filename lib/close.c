@@ -11,9 +11,10 @@
 
 enum { GRACE_MS = 250, FORCE_MS = 1000 };
 
-static bool hurried(const struct ss_server *server)
+static bool overdue(struct ss_server *server)
 {
-	return atomic_load(&server->page->shutdowns) > server->hurry_above;
+	int64_t at = stop_drain_deadline(server);
+	return at != SS_NONE && now(server) >= at;
 }
 
 static int live(struct ss_server *server)
@@ -57,16 +58,15 @@ static void take_from(struct ss_server *server, struct ss_listener *listener)
 {
 	int left = queued(listener);
 	bool empty = false;
-	while (left > 0 && !empty && !hurried(server)) {
+	while (left > 0 && !empty && !stop_hurried(server)) {
 		left -= accept_from(server, listener, left, &empty);
 		if (empty || left <= 0)
 			return;
-		if (now(server) >= server->drain_at &&
-		    server->drain_at != SS_NONE)
+		if (overdue(server))
 			return;
 		if (gate_open(server))
 			continue;
-		int64_t until = server->drain_at;
+		int64_t until = stop_drain_deadline(server);
 		if (ss_holding(server, SS_HOLD_ERRORS))
 			until = nearest(until, server->retry_at);
 		loop_wait(server, until);
@@ -75,35 +75,59 @@ static void take_from(struct ss_server *server, struct ss_listener *listener)
 	}
 }
 
+/* A supervisor's is its workers' to take, and an orphan's is lost. */
 static void take_queued(struct ss_server *server)
 {
+	bool ours = server->activated && !ss_holding(server, SS_HOLD_WORKERS) &&
+		    !atomic_load(&server->orphaned_at);
 	for (int i = 0; i < server->listener_count; i++) {
 		struct ss_listener *listener = server->listeners[i];
 		listener_unwatch(server, listener);
-		if (server->activated)
+		if (ours)
 			take_from(server, listener);
+		worker_stop_listening(server, listener);
 	}
 	ss_hold(server, SS_HOLD_STOPPING);
 }
 
 /* ---- what is being served -------------------------------------------------*/
 
+/* Whether nothing lives. */
+static bool drain_turn(struct ss_server *server)
+{
+	dispatch_waiting(server);
+	self(server)->service_actions(server);
+	return !live(server);
+}
+
+static void drain_wait(struct ss_server *server, int64_t deadline)
+{
+	int64_t at = nearest(deadline, server->turn_at);
+	server->turn_at = SS_NONE;
+	loop_wait(server, at);
+}
+
 /* Until nothing lives, the deadline, or somebody in a hurry. */
 static bool drained(struct ss_server *server, int64_t deadline, bool patient)
 {
 	for (;;) {
-		dispatch_waiting(server);
-		self(server)->service_actions(server);
-		if (!live(server))
+		if (drain_turn(server))
 			return true;
-		if (!patient && hurried(server))
+		if (!patient && stop_hurried(server))
 			return false;
 		if (deadline != SS_NONE && now(server) >= deadline)
 			return false;
-		int64_t at = nearest(deadline, server->turn_at);
-		server->turn_at = SS_NONE;
-		loop_wait(server, at);
+		drain_wait(server, deadline);
 	}
+}
+
+/* The workers that stay take what is queued, and nobody is in a hurry. */
+static void retire(struct ss_server *server)
+{
+	ss_hold(server, SS_HOLD_STOPPING);
+	listeners_close(server, false);
+	while (worker_order(server) == SS_ORDER_RETIRE && !drain_turn(server))
+		drain_wait(server, SS_NONE);
 }
 
 static void give_up_waiting(struct ss_server *server)
@@ -115,7 +139,7 @@ static void give_up_waiting(struct ss_server *server)
 
 static void force(struct ss_server *server)
 {
-	if (!hurried(server)) {
+	if (!stop_hurried(server)) {
 		stop_advance(server, STOP_HALF);
 		requests_cancel(server, false, false);
 		give_up_waiting(server);
@@ -141,16 +165,18 @@ static void begin_draining(struct ss_server *server)
 
 int close_gracefully(struct ss_server *server)
 {
+	if (worker_order(server) == SS_ORDER_RETIRE)
+		retire(server);
 	/* Who was in a hurry already is not made to ask again. */
 	server->hurry_above =
-		server->hurried ? 0 : atomic_load(&server->page->shutdowns);
+		server->hurried ? 0 : atomic_load(&server->slot->shutdowns);
 	begin_draining(server);
 	stop_advance(server, STOP_CLOSING);
 	/* First, since those in the queue may want their places. */
 	requests_cancel(server, false, true);
 	take_queued(server);
 	listeners_close(server, false);
-	if (!drained(server, server->drain_at, false))
+	if (!drained(server, stop_drain_deadline(server), false))
 		force(server);
 	listeners_close(server, true);
 	stop_advance(server, STOP_FORCED);
@@ -159,6 +185,18 @@ int close_gracefully(struct ss_server *server)
 		ss_log(server, SS_LOG_ERROR, 0, "requests abandoned: %d",
 		       abandoned);
 	return abandoned;
+}
+
+int64_t ss_drain_deadline(struct ss_server *server)
+{
+	return stop_drain_deadline(server);
+}
+
+int ss_turn_closing(struct ss_server *server, int64_t deadline)
+{
+	drain_wait(server, deadline);
+	self(server)->service_actions(server);
+	return stop_hurried(server);
 }
 
 int ss_server_close(struct ss_server *server)

@@ -36,6 +36,9 @@ int engine_add(struct ss_poller *poller, struct ss_watch *watch)
 		event.events |= EPOLLIN;
 	if (watch->events & POLLOUT)
 		event.events |= EPOLLOUT;
+	/* Of the workers of a server one that waits is told (Linux 4.5). */
+	if (poller->server->worker && listener_of(watch))
+		event.events |= EPOLLEXCLUSIVE;
 	return control(poller, EPOLL_CTL_ADD, watch->fd, &event);
 }
 

@@ -4,29 +4,51 @@
  */
 #include "internal.h"
 
+/* What the program may ask for, and which holds for its workers then. */
+enum { ASKED = SS_HOLD_SUSPENDED | 0xff * SS_HOLD_USER };
+
 void ss_hold(struct ss_server *server, unsigned reason)
 {
 	atomic_fetch_or(&server->holds, reason);
+	if (supervising(server)) {
+		atomic_fetch_or(&server->page->holds, reason & ASKED);
+		atomic_store(&server->page->news, true);
+	}
 	ss_turn_now(server);
 }
 
 void ss_release(struct ss_server *server, unsigned reason)
 {
+	if (supervising(server)) {
+		atomic_fetch_and(&server->page->holds, ~(reason & ASKED));
+		atomic_store(&server->page->news, true);
+	}
 	if (atomic_fetch_and(&server->holds, ~reason) & reason)
 		ss_turn_now(server);
 }
 
+static unsigned all_holds(const struct ss_server *server)
+{
+	unsigned holds = atomic_load(&server->holds);
+	return server->worker ? holds | atomic_load(&server->page->holds)
+			      : holds;
+}
+
 bool ss_holding(const struct ss_server *server, unsigned reason)
 {
-	return atomic_load(&server->holds) & reason;
+	return all_holds(server) & reason;
 }
 
 /* While closing, what is queued is taken whoever has suspended the server. */
 bool gate_open(const struct ss_server *server)
 {
-	unsigned holds = atomic_load(&server->holds);
-	if (atomic_load(&server->page->phase) != STOP_OPEN)
-		holds &= SS_HOLD_ERRORS | SS_HOLD_FULL | SS_HOLD_STOPPING;
+	unsigned holds = all_holds(server);
+	int order = worker_order(server);
+	if (order == SS_ORDER_PAUSE || order == SS_ORDER_RETIRE)
+		return false;
+	if (atomic_load(&server->slot->phase) != STOP_OPEN)
+		holds &= SS_HOLD_ERRORS | SS_HOLD_FULL | SS_HOLD_STOPPING |
+			 SS_HOLD_WORKERS;
 	return !holds;
 }
 

@@ -17,7 +17,7 @@
 
 extern const struct ss_layer ss_base_layer;
 
-/* ---- the page shared with children (stop.c, stats.c) ----------------------*/
+/* ---- the page shared with children (stop.c, worker.c, stats.c) ------------*/
 
 /* How far the server's end has come; only ever upwards. */
 enum stop_phase {
@@ -27,8 +27,17 @@ enum stop_phase {
 	STOP_FORCED,  /* every call fails */
 };
 
-/* The counters of one worker, on cache lines of its own. */
+/*
+ * One process that serves: this one, or one of its workers; and its children,
+ * if it has such.  On cache lines of its own.
+ */
 struct slot {
+	_Alignas(64) atomic_uint shutdowns; /* asked, and not yet taken by a
+					       loop; never in a worker */
+	atomic_int phase;		    /* enum stop_phase */
+	atomic_int order;		    /* a worker's, enum ss_order */
+	atomic_bool live;		    /* a worker has it */
+
 	_Alignas(64) atomic_ullong accepted;
 	atomic_ullong active;
 	atomic_ullong queued;
@@ -41,11 +50,15 @@ struct slot {
 };
 
 struct page {
-	atomic_uint shutdowns; /* asked, and not yet taken by a loop */
-	atomic_int phase;
 	atomic_ullong next_id;
+	/* For workers, by the process that has forked them. */
+	atomic_llong drain_at; /* of a closing server; SS_NONE: never */
+	atomic_uint holds;     /* what the program has asked for there */
+	atomic_int top;	       /* no worker has a slot beyond it */
+	atomic_int accepting;  /* the slot that is, where only one may */
+	atomic_bool news;      /* all workers are to look again */
 	int slots;
-	struct slot slot[];
+	struct slot slot[]; /* 0: the process that was not forked */
 };
 
 /* ---- the server -----------------------------------------------------------*/
@@ -128,6 +141,16 @@ struct ss_server {
 	int now_pipe[2];   /* the same from STOP_HALF on */
 	int wake_pipe[2];  /* the loop: look again */
 	bool child;	   /* forked by ss_fork: serves, but decides nothing */
+
+	/* worker.c */
+	int worker;	  /* forked by ss_fork_worker: its slot; else 0 */
+	int order_fd;	  /* worker: readable when there is an order */
+	int boss_fd;	  /* worker: wakes the loop of who forked it */
+	int *order_pipes; /* by slot, the writing ends; -1: no such worker */
+	struct ss_watch order_watch;
+	bool threaded; /* ss_start_threads has allowed it; process lock */
+
+	/* stop.c */
 	atomic_llong orphaned_at;   /* child: when the parent was seen gone */
 	int64_t drain_at, force_at; /* serving thread; 0: not stopping */
 	unsigned hurry_above;	    /* this many shutdowns mean now */
@@ -184,6 +207,7 @@ void layers_free(struct ss_server *server);
 int server_claim(struct ss_server *server);
 void server_unclaim(struct ss_server *server);
 int server_usable(const struct ss_server *server);
+int server_drivable(struct ss_server *server);
 
 /* listener.c */
 /* The listener that is watched so; NULL: it is another's watch. */
@@ -197,10 +221,14 @@ void listeners_free(struct ss_server *server);
 int stop_init(struct ss_server *server);
 void stop_fini(struct ss_server *server);
 void stop_after_fork(struct ss_server *server, bool own);
+int stop_pipes(struct ss_server *server);
+void stop_tell(int fd);
+size_t page_size(int slots);
 void stop_advance(struct ss_server *server, enum stop_phase phase);
 void stop_wake(struct ss_server *server);
 void stop_drain_wake(struct ss_server *server);
 bool stop_asked(const struct ss_server *server);
+bool stop_hurried(const struct ss_server *server);
 void stop_take(struct ss_server *server);
 /* The phase as `req` is to see it, and which pipe tells of the next one, until
  * when (SS_NONE) it holds by itself. */
@@ -243,6 +271,24 @@ void engine_forget(struct ss_poller *poller, struct ss_source *source);
 int engine_wait(struct ss_poller *poller, int ms);
 int engine_fd(struct ss_poller *poller);
 int engine_fill(struct ss_poller *poller, struct pollfd *fds, int room);
+
+/* worker.c: a server's workers, and being one */
+int worker_prepare(struct ss_server *server, int slot, int order[2]);
+void worker_forked(struct ss_server *server, int slot, int order[2], pid_t pid);
+int worker_become(struct ss_server *server, int slot, const int order[2]);
+void workers_close(struct ss_server *server);
+void workers_news(struct ss_server *server);
+bool supervising(const struct ss_server *server);
+int worker_order(const struct ss_server *server);
+void worker_hear(struct ss_server *server);
+void worker_pass_on(struct ss_server *server);
+void worker_make_way(struct ss_server *server);
+bool worker_may_accept(struct ss_server *server,
+		       const struct ss_listener *listener);
+void worker_accepted(struct ss_server *server,
+		     const struct ss_listener *listener);
+void worker_stop_listening(struct ss_server *server,
+			   const struct ss_listener *listener);
 
 /* accept.c */
 int accept_ready(struct ss_server *server, int budget);
@@ -437,7 +483,7 @@ static inline bool stream_forced(const struct ss_request *req)
 {
 	return atomic_load_explicit(&req->cancel, memory_order_relaxed) ==
 		       CANCEL_FORCED ||
-	       atomic_load_explicit(&req->server->page->phase,
+	       atomic_load_explicit(&req->server->slot->phase,
 				    memory_order_relaxed) == STOP_FORCED;
 }
 

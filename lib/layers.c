@@ -68,6 +68,38 @@ static int check_dispatchers(struct ss_server *server)
 	return 0;
 }
 
+/* Each of its workers is a server of what stands to the right. */
+static int check_supervisor(struct ss_server *server)
+{
+	const unsigned one_each = SS_LAYER_FORKS | SS_LAYER_DISPATCHES;
+	const struct ss_layer *supervisor = NULL, *before = NULL;
+	for (int i = 0; i < server->level_count; i++) {
+		const struct ss_layer *layer = server->levels[i].layer;
+		const struct ss_layer *first = supervisor;
+		if (layer->flags & SS_LAYER_SUPERVISES)
+			supervisor = layer;
+		if (first && supervisor == layer)
+			return ss_refuse(server, -EINVAL,
+					 "%s and %s both have workers: name "
+					 "one of them",
+					 first->name, layer->name);
+		if (supervisor == layer && before)
+			return ss_refuse(server, -EINVAL,
+					 "%s serves in %s's workers: name it "
+					 "to the right of %s",
+					 before->name, layer->name,
+					 layer->name);
+		if (layer->flags & SS_LAYER_DISPATCHES)
+			before = layer;
+		if (supervisor && (layer->flags & one_each) == one_each)
+			return ss_refuse(server, -EINVAL,
+					 "%s and %s both fork: name one of "
+					 "them",
+					 supervisor->name, layer->name);
+	}
+	return 0;
+}
+
 static int check_needs(struct ss_server *server)
 {
 	static const struct {
@@ -164,6 +196,8 @@ int layers_build(struct ss_server *server, const struct ss_config *config)
 		r = check_place(server, i);
 	if (!r)
 		r = check_dispatchers(server);
+	if (!r)
+		r = check_supervisor(server);
 	if (!r)
 		r = check_needs(server);
 	if (!r)

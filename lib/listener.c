@@ -13,8 +13,10 @@ static void listener_fired(struct ss_server *server, struct ss_watch *watch)
 {
 	struct ss_listener *listener = (struct ss_listener *)watch;
 	atomic_store(&listener->ready, true);
-	if (!gate_open(server))
-		listener_unwatch(server, listener);
+	if (gate_open(server))
+		return;
+	listener_unwatch(server, listener);
+	worker_pass_on(server);
 }
 
 struct ss_listener *listener_of(const struct ss_watch *watch)

@@ -61,12 +61,17 @@ void ss_watch_remove(struct ss_server *server, struct ss_watch *watch)
 /*
  * Has the listeners watched if the gate is open.  One that fires behind a
  * closed gate is watched no longer, but stays ready, to be accepted from as
- * soon as the gate opens.
+ * soon as the gate opens.  A worker's are unwatched at once: it would be told
+ * of clients whom an idle one can take.
  */
 void loop_listen(struct ss_server *server)
 {
-	if (!gate_open(server))
+	if (!gate_open(server)) {
+		for (int i = 0; server->worker && i < server->listener_count;
+		     i++)
+			listener_unwatch(server, server->listeners[i]);
 		return;
+	}
 	for (int i = 0; i < server->listener_count; i++) {
 		struct ss_listener *listener = server->listeners[i];
 		if (listener->watch.fd < 0 || listener->watched)
@@ -147,7 +152,7 @@ int64_t ss_server_deadline(struct ss_server *server)
 
 int ss_server_pollfd(struct ss_server *server)
 {
-	int r = server_usable(server);
+	int r = server_drivable(server);
 	return r < 0 ? r : engine_fd(&server->poller);
 }
 
@@ -156,6 +161,7 @@ int ss_server_pollfd(struct ss_server *server)
 /* A turn without service_actions. */
 int loop_step(struct ss_server *server, int64_t deadline, int budget)
 {
+	workers_news(server);
 	accept_recover(server);
 	/* Those are accepted from first, and then seldom need watching: a
 	 * server at its cap whose clients queue up does without epoll_ctl. */
@@ -179,6 +185,8 @@ int loop_step(struct ss_server *server, int64_t deadline, int budget)
 	while ((waiting = gate_next(server)))
 		accept_dispatch(server, waiting);
 	int taken = accept_ready(server, budget);
+	if (taken > 0)
+		worker_make_way(server);
 	/* A foreign loop waits on the descriptor as it is left here. */
 	loop_listen(server);
 	return taken;
@@ -192,19 +200,26 @@ static int turn(struct ss_server *server, int64_t deadline)
 	return r;
 }
 
+static int claimed(struct ss_server *server,
+		   int (*run)(struct ss_server *, int64_t), int64_t deadline)
+{
+	server->turning = true;
+	int r = run(server, deadline);
+	server->turning = false;
+	if (r == -ECANCELED)
+		stop_take(server);
+	return r;
+}
+
 static int guarded(struct ss_server *server,
 		   int (*run)(struct ss_server *, int64_t), int64_t deadline)
 {
-	int r = server_usable(server);
+	int r = server_drivable(server);
 	if (r >= 0)
 		r = server_claim(server);
 	if (r < 0)
 		return r;
-	server->turning = true;
-	r = run(server, deadline);
-	server->turning = false;
-	if (r == -ECANCELED)
-		stop_take(server);
+	r = claimed(server, run, deadline);
 	server_unclaim(server);
 	return r;
 }
@@ -212,6 +227,11 @@ static int guarded(struct ss_server *server,
 int ss_server_turn(struct ss_server *server, int64_t deadline)
 {
 	return guarded(server, turn, deadline);
+}
+
+int ss_turn(struct ss_server *server, int64_t deadline)
+{
+	return claimed(server, turn, deadline);
 }
 
 /* ---- ways to drive it -----------------------------------------------------*/
@@ -310,7 +330,7 @@ int ss_serve(struct ss_server *const *given, int count)
 		return -ENOMEM;
 	int r = 0;
 	for (int i = 0; r >= 0 && i < count; i++) {
-		r = server_usable(given[i]);
+		r = server_drivable(given[i]);
 		if (r >= 0)
 			r = server_claim(given[i]);
 		if (r >= 0)

@@ -25,23 +25,54 @@ unsigned process_enter(struct ss_server *server)
 
 /*
  * A child of a process with threads inherits the locks that they held, and
- * nobody to release them (fork(2)).
+ * nobody to release them (fork(2)).  A server in workers has its threads there.
  */
-int process_admit(struct ss_server *server)
+static bool forks_here(const struct ss_server *server)
 {
-	const unsigned both = SS_LAYER_THREADS | SS_LAYER_FORKS;
-	const struct ss_server *clash = NULL;
-	pthread_mutex_lock(&process.lock);
-	for (struct ss_server *s = process.servers; s; s = s->next_in_process)
-		if (((s->flags | server->flags) & both) == both && s != server)
-			clash = s;
-	pthread_mutex_unlock(&process.lock);
-	if (!clash)
-		return 0;
-	return ss_refuse(server, -EINVAL,
+	return (server->flags & SS_LAYER_FORKS) && !server->child &&
+	       !server->worker;
+}
+
+static bool threads_here(const struct ss_server *server)
+{
+	bool elsewhere =
+		(server->flags & SS_LAYER_SUPERVISES) && !server->worker;
+	return server->threaded ||
+	       ((server->flags & SS_LAYER_THREADS) && !elsewhere);
+}
+
+static int refuse_beside(struct ss_server *server, int code,
+			 const struct ss_server *clash)
+{
+	return ss_refuse(server, code,
 			 "%s and %s in one process: one forks, and the other "
 			 "has threads",
 			 server->describe, clash->describe);
+}
+
+int process_admit(struct ss_server *server)
+{
+	const struct ss_server *clash = NULL;
+	pthread_mutex_lock(&process.lock);
+	for (struct ss_server *s = process.servers; s; s = s->next_in_process)
+		if (s != server && ((forks_here(server) && threads_here(s)) ||
+				    (threads_here(server) && forks_here(s))))
+			clash = s;
+	pthread_mutex_unlock(&process.lock);
+	return clash ? refuse_beside(server, -EINVAL, clash) : 0;
+}
+
+int ss_start_threads(struct ss_server *server)
+{
+	const struct ss_server *clash = NULL;
+	pthread_mutex_lock(&process.lock);
+	for (struct ss_server *s = process.servers; s; s = s->next_in_process)
+		if (!server->worker && forks_here(s))
+			clash = s;
+	if (!clash)
+		server->threaded = true;
+	pthread_mutex_unlock(&process.lock);
+	return clash ? refuse_beside(server, -EBUSY, clash) : 0;
 }
 
 void process_leave(struct ss_server *server)
@@ -92,10 +123,11 @@ static void close_requests(struct ss_server *server,
 	}
 }
 
+/* keep NULL: nothing of this server. */
 static void become_child_of(struct ss_server *server,
 			    const struct ss_request *keep)
 {
-	bool own = keep->server == server;
+	bool own = keep && keep->server == server;
 	server->child = true;
 	for (int i = 0; i < server->listener_count; i++) {
 		struct ss_listener *listener = server->listeners[i];
@@ -105,14 +137,32 @@ static void become_child_of(struct ss_server *server,
 	close_requests(server, keep);
 	loop_after_fork(server);
 	close_fd(&server->spare_fd);
+	workers_close(server);
 	stop_after_fork(server, own);
+}
+
+/* What a child is forked for: a request, or to be a server's worker. */
+struct heir {
+	const struct ss_request *keep;
+	struct ss_server *server;
+	int slot;
+	int order[2];
+	int result;
+};
+
+static void become(struct ss_server *server, struct heir *heir)
+{
+	if (server == heir->server)
+		heir->result = worker_become(server, heir->slot, heir->order);
+	else
+		become_child_of(server, heir->keep);
 }
 
 /*
  * Signals wait until the child knows that it is one: its ss_shutdown would
  * stop the parent, where the whole group is told (^C).
  */
-pid_t ss_fork(struct ss_request *keep)
+static pid_t fork_for(struct heir *heir)
 {
 	sigset_t all, old;
 	sigfillset(&all);
@@ -123,7 +173,7 @@ pid_t ss_fork(struct ss_request *keep)
 		pid = -errno;
 	for (struct ss_server *s = process.servers; s && pid == 0;
 	     s = s->next_in_process)
-		become_child_of(s, keep);
+		become(s, heir);
 	unlock_all();
 	if (pid == 0)
 		sigaddset(&old, SIGPIPE);
@@ -131,5 +181,28 @@ pid_t ss_fork(struct ss_request *keep)
 	for (struct ss_server *s = process.servers; s && pid == 0;
 	     s = s->next_in_process)
 		layers_after_fork(s);
+	return pid;
+}
+
+pid_t ss_fork(struct ss_request *keep)
+{
+	struct heir heir = { .keep = keep };
+	return fork_for(&heir);
+}
+
+pid_t ss_fork_worker(struct ss_server *server, int slot)
+{
+	struct heir heir = { .server = server, .slot = slot };
+	int r = worker_prepare(server, slot, heir.order);
+	if (r < 0)
+		return r;
+	pid_t pid = fork_for(&heir);
+	if (pid != 0) {
+		worker_forked(server, slot, heir.order, pid);
+	} else if (heir.result < 0) {
+		ss_log(server, SS_LOG_ERROR, 0, "a worker cannot begin: %s",
+		       strerror(-heir.result));
+		sys_exit(1);
+	}
 	return pid;
 }

@@ -277,7 +277,7 @@ void ss_request_end(struct ss_request *req, int status)
 		atomic_fetch_and(&server->holds, ~(unsigned)SS_HOLD_ERRORS);
 	bool wanted = (held & ~(unsigned)SS_HOLD_FULL) ||
 		      gate_wanted(server, held) ||
-		      atomic_load(&server->page->phase) != STOP_OPEN;
+		      atomic_load(&server->slot->phase) != STOP_OPEN;
 	/* A wake-up under the lock: after it the server may be freed. */
 	if (wanted && !on_loop)
 		ss_turn_now(server);

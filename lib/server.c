@@ -202,6 +202,8 @@ static void destroy(struct ss_server *server)
 	requests_free_spares(server);
 	buffers_free(server);
 	loop_fini(server);
+	workers_close(server);
+	sys_free(server->order_pipes);
 	stop_fini(server);
 	process_leave(server);
 	layers_free(server);
@@ -226,6 +228,7 @@ static int make_empty(struct ss_server **result)
 		server->stop_pipe[i] = server->now_pipe[i] =
 			server->wake_pipe[i] = -1;
 	server->poller.epfd = server->spare_fd = -1;
+	server->order_fd = server->boss_fd = -1;
 	server->turn_at = SS_NONE;
 	server->batch = 1;
 	server->waiting_end = &server->waiting;
@@ -349,9 +352,22 @@ int server_usable(const struct ss_server *server)
 	return server->activated && !server->closed ? 0 : -EBADF;
 }
 
+/* By the program, turn by turn. */
+int server_drivable(struct ss_server *server)
+{
+	int r = server_usable(server);
+	if (r < 0 || !(server->flags & SS_LAYER_SUPERVISES))
+		return r;
+	if (server->worker)
+		return -EDEADLK;
+	return ss_refuse(server, -ENOTSUP,
+			 "%s: workers serve, as long as ss_serve_forever runs",
+			 server->describe);
+}
+
 int server_claim(struct ss_server *server)
 {
-	if (server->child)
+	if (server->child || server->worker)
 		return -EDEADLK;
 	pthread_mutex_lock(&server->lock);
 	int r = 0;

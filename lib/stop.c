@@ -15,7 +15,7 @@ enum {
 	ORPHAN_MS = 1000, /* the same, for a child that enforces it itself */
 };
 
-static size_t page_size(int slots)
+size_t page_size(int slots)
 {
 	return sizeof(struct page) + (size_t)slots * sizeof(struct slot);
 }
@@ -29,6 +29,11 @@ int stop_init(struct ss_server *server)
 	server->slot = &server->page->slot[0];
 	atomic_init(&server->page->next_id,
 		    ((unsigned long long)server->number << 40) + 1);
+	return stop_pipes(server);
+}
+
+int stop_pipes(struct ss_server *server)
+{
 	if (sys_pipe(server->stop_pipe) == -1 ||
 	    sys_pipe(server->now_pipe) == -1 ||
 	    sys_pipe(server->wake_pipe) == -1)
@@ -67,7 +72,7 @@ void stop_after_fork(struct ss_server *server, bool own)
 }
 
 /* A full pipe has told its news already. */
-static void tell(int fd)
+void stop_tell(int fd)
 {
 	if (fd < 0)
 		return;
@@ -79,7 +84,7 @@ static void tell(int fd)
 
 void stop_wake(struct ss_server *server)
 {
-	tell(server->wake_pipe[1]);
+	stop_tell(server->wake_pipe[1]);
 }
 
 void stop_drain_wake(struct ss_server *server)
@@ -93,22 +98,34 @@ void stop_drain_wake(struct ss_server *server)
 /* Async-signal-safe: one lock-free atomic and one write(2). */
 void ss_shutdown(struct ss_server *server)
 {
-	if (server->child)
+	if (server->child || server->worker)
 		return;
-	atomic_fetch_add(&server->page->shutdowns, 1);
+	atomic_fetch_add(&server->slot->shutdowns, 1);
 	stop_wake(server);
 }
 
 bool stop_asked(const struct ss_server *server)
 {
-	return atomic_load(&server->page->shutdowns) > 0;
+	if (server->worker)
+		return worker_order(server) >= SS_ORDER_RETIRE;
+	return atomic_load(&server->slot->shutdowns) > 0;
+}
+
+/* Whether somebody has asked again, while it was ending. */
+bool stop_hurried(const struct ss_server *server)
+{
+	if (server->worker)
+		return worker_order(server) >= SS_ORDER_NOW;
+	bool open = atomic_load(&server->slot->phase) == STOP_OPEN;
+	return atomic_load(&server->slot->shutdowns) >
+	       (open ? 1 : server->hurry_above);
 }
 
 /* Who asks again from then on, or has already, is in a hurry. */
 void stop_take(struct ss_server *server)
 {
-	unsigned asked = atomic_load(&server->page->shutdowns);
-	while (asked && !atomic_compare_exchange_weak(&server->page->shutdowns,
+	unsigned asked = atomic_load(&server->slot->shutdowns);
+	while (asked && !atomic_compare_exchange_weak(&server->slot->shutdowns,
 						      &asked, asked - 1))
 		;
 	if (asked)
@@ -117,7 +134,7 @@ void stop_take(struct ss_server *server)
 
 int ss_shutdown_wait(struct ss_server *server, int64_t deadline)
 {
-	if (server->child)
+	if (server->child || server->worker)
 		return -EDEADLK;
 	pthread_mutex_lock(&server->lock);
 	int r = 0;
@@ -146,17 +163,22 @@ int ss_shutdown_wait(struct ss_server *server, int64_t deadline)
 
 void stop_advance(struct ss_server *server, enum stop_phase phase)
 {
-	if (atomic_load(&server->page->phase) >= (int)phase)
+	if (atomic_load(&server->slot->phase) >= (int)phase)
 		return;
-	atomic_store(&server->page->phase, (int)phase);
+	atomic_store(&server->slot->phase, (int)phase);
 	if (phase >= STOP_CLOSING)
-		tell(server->stop_pipe[1]);
+		stop_tell(server->stop_pipe[1]);
 	if (phase >= STOP_HALF)
-		tell(server->now_pipe[1]);
+		stop_tell(server->now_pipe[1]);
 }
 
+/* A worker's is its supervisor's, as long as there is one. */
 int64_t stop_drain_deadline(struct ss_server *server)
 {
+	if (server->worker && !atomic_load(&server->orphaned_at))
+		return worker_order(server) >= SS_ORDER_CLOSE
+			       ? atomic_load(&server->page->drain_at)
+			       : SS_NONE;
 	if (!server->drain_at) {
 		int ms = server->config.drain_ms;
 		server->drain_at = ms == SS_NONE ? SS_NONE : now(server) + ms;
@@ -170,14 +192,14 @@ int64_t stop_drain_deadline(struct ss_server *server)
  */
 static struct stop_view look_on_loop(struct ss_server *server)
 {
-	struct stop_view view = { .pipe = server->wake_pipe[0],
+	struct stop_view view = { .pipe = server->worker ? server->order_fd
+							 : server->wake_pipe[0],
 				  .until = SS_NONE };
-	unsigned asked = atomic_load(&server->page->shutdowns);
-	int phase = atomic_load(&server->page->phase);
-	if (phase == STOP_OPEN && !asked)
+	int phase = atomic_load(&server->slot->phase);
+	if (phase == STOP_OPEN &&
+	    (!stop_asked(server) || worker_order(server) == SS_ORDER_RETIRE))
 		return view;
-	unsigned above = phase == STOP_OPEN ? 1 : server->hurry_above;
-	if (phase == STOP_FORCED || asked > above) {
+	if (phase == STOP_FORCED || stop_hurried(server)) {
 		server->hurried = true;
 		view.phase = STOP_FORCED;
 		return view;
@@ -211,7 +233,7 @@ struct stop_view stop_look(struct ss_server *server,
 {
 	if (req && req->on_loop)
 		return look_on_loop(server);
-	int phase = atomic_load(&server->page->phase);
+	int phase = atomic_load(&server->slot->phase);
 	if (server->child &&
 	    (phase >= STOP_HALF || atomic_load(&server->orphaned_at)))
 		return look_as_child(server, phase);
@@ -252,7 +274,10 @@ void stop_told(struct ss_server *server, const struct ss_request *req,
 	       short revents)
 {
 	if (req && req->on_loop) {
-		stop_drain_wake(server);
+		if (server->worker)
+			worker_hear(server);
+		else
+			stop_drain_wake(server);
 		atomic_store(&server->turn_wanted, true);
 	} else if (server->child && (revents & (POLLHUP | POLLERR))) {
 		atomic_store(&server->orphaned_at, now(server));
@@ -262,12 +287,13 @@ void stop_told(struct ss_server *server, const struct ss_request *req,
 bool ss_stopping(const struct ss_request *req)
 {
 	const struct ss_server *server = req->server;
-	return atomic_load_explicit(&server->page->shutdowns,
+	return atomic_load_explicit(&server->slot->shutdowns,
 				    memory_order_relaxed) > 0 ||
-	       atomic_load_explicit(&server->page->phase,
+	       atomic_load_explicit(&server->slot->phase,
 				    memory_order_relaxed) > STOP_OPEN ||
 	       atomic_load_explicit(&server->orphaned_at,
-				    memory_order_relaxed) > 0;
+				    memory_order_relaxed) > 0 ||
+	       worker_order(server) >= SS_ORDER_RETIRE;
 }
 
 /* ---- shared memory --------------------------------------------------------*/

@@ -23,14 +23,93 @@ int rounds(int quick)
 
 /* ---- every model, every transport -----------------------------------------*/
 
+/* With one worker a client finds what the one before it left, as elsewhere;
+ * t_prefork has more. */
+static const struct ss_prefork_options one = { .workers = 1 };
+
 const struct model models[] = {
-	{ "sync", NULL, 1 },
-	{ "threading", &ss_threading_mixin, 0 },
-	{ "forking", &ss_forking_mixin, 0 },
-	{ "pool", &ss_pool_mixin, 8 },
-	{ "fiber", &ss_fiber_mixin, 0 },
+	{ "sync", { { NULL, NULL } }, 1 },
+	{ "threading", { { &ss_threading_mixin, NULL } }, 0 },
+	{ "forking", { { &ss_forking_mixin, NULL } }, 0 },
+	{ "pool", { { &ss_pool_mixin, NULL } }, 8 },
+	{ "fiber", { { &ss_fiber_mixin, NULL } }, 0 },
+	{ "prefork", { { &ss_prefork_mixin, &one } }, 1 },
+	{ "prefork:threading",
+	  { { &ss_prefork_mixin, &one }, { &ss_threading_mixin, NULL } },
+	  0 },
+	{ "prefork:pool",
+	  { { &ss_prefork_mixin, &one }, { &ss_pool_mixin, NULL } },
+	  8 },
+	{ "prefork:fiber",
+	  { { &ss_prefork_mixin, &one }, { &ss_fiber_mixin, NULL } },
+	  0 },
 };
 const int model_count = sizeof(models) / sizeof(*models);
+
+bool model_sync(const struct model *model)
+{
+	for (const struct ss_use *use = model->mixins; use->layer; use++)
+		if (use->layer->flags & SS_LAYER_DISPATCHES)
+			return false;
+	return true;
+}
+
+bool model_has(const struct model *model, const struct ss_layer *mixin)
+{
+	for (const struct ss_use *use = model->mixins; use->layer; use++)
+		if (use->layer == mixin)
+			return true;
+	return false;
+}
+
+bool model_supervised(const struct model *model)
+{
+	return model_has(model, &ss_prefork_mixin);
+}
+
+const char *model_described(const struct model *model,
+			    const struct transport *transport)
+{
+	static char text[100];
+	size_t used = 0;
+	for (const struct ss_use *use = model->mixins; use->layer; use++)
+		used += (size_t)snprintf(text + used, sizeof(text) - used,
+					 "%s > ", use->layer->name);
+	snprintf(text + used, sizeof(text) - used, "%s > base",
+		 transport->layer->name);
+	return text;
+}
+
+void use_first(struct ss_config *config, const struct ss_layer *layer,
+	       const void *options)
+{
+	memmove(config->mixins + 1, config->mixins,
+		(SS_MIXINS_MAX - 1) * sizeof(*config->mixins));
+	config->mixins[0] = (struct ss_use){ layer, options };
+}
+
+void use_last(struct ss_config *config, const struct ss_layer *layer,
+	      const void *options)
+{
+	struct ss_use *at = config->mixins;
+	while (at->layer)
+		at++;
+	*at = (struct ss_use){ layer, options };
+}
+
+void use_options(struct ss_config *config, const struct ss_layer *layer,
+		 const void *options)
+{
+	for (struct ss_use *use = config->mixins; use->layer; use++)
+		if (use->layer == layer)
+			use->options = options;
+}
+
+void use_model(struct ss_config *config, const struct model *model)
+{
+	for (const struct ss_use *use = model->mixins; use->layer; use++)
+		use_last(config, use->layer, use->options);
+}
 
 const struct transport transports[] = {
 	{ "tcp", &ss_tcp_server, true },
@@ -94,8 +173,7 @@ struct ss_config config_of(const struct model *model,
 		.transport = transport->layer,
 		.handler = handler,
 	};
-	if (model->mixin)
-		config.mixins[0].layer = model->mixin;
+	use_model(&config, model);
 	return config;
 }
 

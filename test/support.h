@@ -32,8 +32,8 @@ int rounds(int quick);
 /* ---- every model, every transport -----------------------------------------*/
 
 struct model {
-	const char *name;
-	const struct ss_layer *mixin; /* NULL: sync */
+	const char *name;	 /* for -m of echo_server */
+	struct ss_use mixins[3]; /* none: sync */
 	int at_once; /* requests served at a time, at least; 0: any number */
 };
 extern const struct model models[];
@@ -46,6 +46,25 @@ struct transport {
 };
 extern const struct transport transports[];
 extern const int transport_count;
+
+/* Requests are served on the serving loop, one after another. */
+bool model_sync(const struct model *model);
+bool model_has(const struct model *model, const struct ss_layer *mixin);
+/* Its workers serve: the program cannot turn it, or serve a descriptor. */
+bool model_supervised(const struct model *model);
+/* As ss_server_describe has it: "threading > tcp > base". */
+const char *model_described(const struct model *model,
+			    const struct transport *transport);
+/* Puts a layer before, or behind, the mixins that are there. */
+void use_first(struct ss_config *config, const struct ss_layer *layer,
+	       const void *options);
+void use_last(struct ss_config *config, const struct ss_layer *layer,
+	      const void *options);
+/* Gives the options to a mixin, if it is there. */
+void use_options(struct ss_config *config, const struct ss_layer *layer,
+		 const void *options);
+/* Appends the model's mixins. */
+void use_model(struct ss_config *config, const struct model *model);
 
 /* A fresh address of that transport: port 0, or a path in scratch(). */
 const char *fresh_address(const struct transport *transport);

@@ -300,6 +300,8 @@ END_TEST
 /* By then the next try is 640 ms away: it is the end that brings it on. */
 START_TEST(accept_is_tried_again_when_a_request_ends)
 {
+	if (model_sync(&models[_i]))
+		return;
 	sys_table.accept = failing_accept;
 	slow_clock_install();
 	struct ss_config config = talking(&models[_i]);
@@ -361,6 +363,8 @@ static const char out_of_files[] = "accept: Too many open files";
 
 START_TEST(accept_serves_one_client_by_the_spare_descriptor)
 {
+	if (model_supervised(&models[_i]))
+		return;
 	struct ss_config config = talking(&models[_i]);
 	struct node node;
 	node_run(&node, &config, serve_with_none);
@@ -385,10 +389,10 @@ END_TEST
 static bool holds_descriptors(const struct model *model)
 {
 #ifdef SS_PORTABLE
-	if (model->mixin == &ss_forking_mixin)
+	if (model_has(model, &ss_forking_mixin))
 		return false;
 #endif
-	return model->mixin;
+	return !model_sync(model);
 }
 
 /* At the limit, each that leaves lets one in: no line for each of them. */
@@ -503,8 +507,7 @@ static bool survive_without(const struct model *model,
 		.max_idle = SS_NONE,
 	};
 	struct ss_config config = talking(model);
-	if (model->mixin == &ss_threading_mixin)
-		config.mixins[0].options = &fresh;
+	use_options(&config, &ss_threading_mixin, &fresh);
 	struct node node;
 	node_run(&node, &config, body);
 	/* ss_serve itself may say that it has no memory to begin with. */
@@ -545,6 +548,8 @@ static void *starving_realloc(void *memory, size_t n)
 
 START_TEST(accept_survives_the_failure_of_every_allocation)
 {
+	if (_i % 2 && model_supervised(&models[_i / 2]))
+		return;
 	sys_table.malloc = starving_malloc;
 	sys_table.calloc = starving_calloc;
 	sys_table.realloc = starving_realloc;
@@ -577,6 +582,8 @@ static void end_in_turn(const int *fd, int count, int active)
 
 START_TEST(cap_leaves_clients_in_the_backlog)
 {
+	if (model_sync(&models[_i]))
+		return;
 	enum { COUNT = 6, MAX = 2 };
 	struct ss_config config = talking(&models[_i]);
 	config.max_active = MAX;
@@ -603,6 +610,8 @@ END_TEST
 
 START_TEST(cap_queues_some_and_leaves_the_rest)
 {
+	if (model_sync(&models[_i]))
+		return;
 	enum { COUNT = 7, MAX = 2, QUEUE = 3 };
 	struct ss_config config = talking(&models[_i]);
 	config.max_active = MAX;
@@ -638,6 +647,8 @@ END_TEST
 /* A client that is refused hears it, though it has spoken already. */
 START_TEST(cap_refuses_with_a_word)
 {
+	if (model_sync(&models[_i]))
+		return;
 	enum { MAX = 2 };
 	struct ss_config config = talking(&models[_i]);
 	config.max_active = MAX;
@@ -674,6 +685,8 @@ END_TEST
 
 START_TEST(cap_refuses_without_a_word)
 {
+	if (model_sync(&models[_i]))
+		return;
 	struct ss_config config = talking(&models[_i]);
 	config.max_active = 1;
 	config.full = SS_FULL_REFUSE;
@@ -779,8 +792,7 @@ START_TEST(stats_tell_refusals_by_their_reason)
 {
 	verdict = ss_shared_alloc(sizeof(*verdict));
 	struct ss_config config = talking(&models[_i]);
-	config.mixins[1] = config.mixins[0];
-	config.mixins[0].layer = &judge;
+	use_first(&config, &judge, NULL);
 	struct node node;
 	node_start(&node, &config);
 	expect_turned_away(node.url, 0);
@@ -1010,12 +1022,13 @@ static void quota_end_request(struct ss_server *server, struct ss_request *req,
 
 START_TEST(hold_serves_a_users_own_limit)
 {
+	if (model_sync(&models[_i]))
+		return;
 	enum { COUNT = 6 };
 	atomic_int *inside = ss_shared_alloc(sizeof(*inside));
 	struct ss_config config = talking(&models[_i]);
 	config.user = inside;
-	config.mixins[1] = config.mixins[0];
-	config.mixins[0].layer = &quota;
+	use_first(&config, &quota, NULL);
 	struct node node;
 	int fd[COUNT];
 	node_start(&node, &config);

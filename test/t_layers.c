@@ -1200,6 +1200,7 @@ struct ledger {
 	atomic_int wrong;      /* ended otherwise than their fate has it */
 	int wrong_fate, wrong_status;
 	atomic_int server; /* its process */
+	bool in_children;  /* each request has a process */
 	atomic_uchar ends[IDS];
 };
 static struct ledger *ledger;
@@ -1344,7 +1345,9 @@ static int due(const struct ss_server *server, enum fate fate)
 		[FATE_VERIFY] = -EPROTO,    [FATE_PROCESS] = -ENOSPC,
 		[FATE_CANCEL] = -ECANCELED,
 	};
-	bool child = ss_server_flags(server) & SS_LAYER_FORKS;
+	const unsigned forking = SS_LAYER_FORKS | SS_LAYER_DISPATCHES;
+	bool child = (ss_server_flags(server) & forking) == forking &&
+		     ledger->in_children;
 	bool served = fate < FATE_REFUSED || fate > FATE_PROCESS;
 	bool crashes = fate > FATE_CANCEL;
 	if (child && served && (codes[fate] || crashes))
@@ -1380,7 +1383,7 @@ static const struct ss_layer destiny = {
 static void crash(enum fate fate)
 {
 	static const struct rlimit no_core = { 0, 0 };
-	if (getpid() == get(&ledger->server))
+	if (getpid() == get(&ledger->server) || !ledger->in_children)
 		return;
 	setrlimit(RLIMIT_CORE, &no_core);
 	signal(SIGSEGV, SIG_DFL);
@@ -1473,12 +1476,13 @@ static int serve_and_sum(struct ss_server *server)
 static struct ss_config counting(const struct model *model,
 				 const struct policy *policy)
 {
+	/* What crashes in a worker takes others' ends with it. */
+	ledger->in_children = !model_supervised(model);
 	struct ss_config config =
 		config_of(model, &transports[policy->transport], &fated);
-	config.mixins[0].layer = &top_counter;
-	config.mixins[1].layer = &destiny;
-	config.mixins[2].layer = model->mixin ? model->mixin : &bottom_counter;
-	config.mixins[3].layer = model->mixin ? &bottom_counter : NULL;
+	use_first(&config, &destiny, NULL);
+	use_first(&config, &top_counter, NULL);
+	use_last(&config, &bottom_counter, NULL);
 	config.max_active = policy->max_active;
 	config.full = policy->full;
 	config.queue_size = policy->queue_size;
@@ -1534,7 +1538,7 @@ static unsigned fated_so(enum fate fate, int n)
 /* Sync has never more than one. */
 static bool may_refuse(const struct policy *policy, const struct model *model)
 {
-	return policy->full == SS_FULL_REFUSE && model->mixin;
+	return policy->full == SS_FULL_REFUSE && !model_sync(model);
 }
 
 static void check_stats(const struct policy *policy, const struct model *model,

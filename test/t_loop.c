@@ -83,13 +83,6 @@ static int batch_init(struct ss_server *server, const void *options)
 static const struct ss_layer batching = { .name = "batching",
 					  .init = batch_init };
 
-static void put_first(struct ss_config *config, const struct ss_layer *layer,
-		      const void *options)
-{
-	config->mixins[1] = config->mixins[0];
-	config->mixins[0] = (struct ss_use){ layer, options };
-}
-
 static struct ss_config config_for(int model, int transport)
 {
 	struct ss_config config =
@@ -125,7 +118,7 @@ START_TEST(handle_request_takes_one)
 {
 	board_new();
 	struct ss_config config = config_for(SYNC, _i);
-	put_first(&config, &counting, NULL);
+	use_first(&config, &counting, NULL);
 	struct ss_server *server = made(&config);
 	int first = dial_with(url_of(server), "first");
 	int second = dial_with(url_of(server), "second");
@@ -164,7 +157,7 @@ START_TEST(handle_request_keeps_its_timeout)
 	board_new();
 	struct ss_config config = config_for(_i / 2, TCP);
 	config.timeout_ms = TIMEOUT_MS;
-	put_first(&config, &counting, NULL);
+	use_first(&config, &counting, NULL);
 	struct ss_server *server = made(&config);
 	if (_i % 2)
 		alarms(7);
@@ -235,7 +228,7 @@ START_TEST(handle_request_reaps_children)
 	config.timeout_ms = 30;
 	struct ss_trace_options options = { .tell = tape_tell,
 					    .arg = &board->tape };
-	put_first(&config, &ss_trace_mixin, &options);
+	use_first(&config, &ss_trace_mixin, &options);
 	struct node node;
 	node_run(&node, &config, handle_and_reap);
 	int first = dial_with(node.url, "first");
@@ -287,8 +280,8 @@ START_TEST(turn_takes_a_batch)
 	board_new();
 	struct ss_config config = config_for(SYNC, _i / 2);
 	if (_i % 2)
-		put_first(&config, &batching, &batch);
-	put_first(&config, &counting, NULL);
+		use_first(&config, &batching, &batch);
+	use_first(&config, &counting, NULL);
 	struct ss_server *server = made(&config);
 	for (int i = 0; i < 5; i++)
 		fds[i] = dial_with(url_of(server), "x");
@@ -316,7 +309,7 @@ START_TEST(shutdown_is_tested_before_each_request)
 	static const int batch = 8;
 	board_new();
 	struct ss_config config = config_for(SYNC, _i);
-	put_first(&config, &batching, &batch);
+	use_first(&config, &batching, &batch);
 	struct ss_server *server = made(&config);
 	int first = dial_with(url_of(server), "first");
 	int stop = dial_with(url_of(server), "stop");
@@ -663,7 +656,7 @@ START_TEST(service_actions_run_once_a_turn)
 {
 	board_new();
 	struct ss_config config = config_for(_i, TCP);
-	put_first(&config, &counting, NULL);
+	use_first(&config, &counting, NULL);
 	struct ss_server *server = made(&config);
 	for (int i = 1; i <= 3; i++) {
 		ck_assert_int_eq(ss_server_turn(server, 0), 0);
@@ -688,7 +681,7 @@ START_TEST(an_interval_makes_turns)
 	board_new();
 	struct ss_config config = config_for(_i, TCP);
 	config.poll_interval_ms = INTERVAL_MS;
-	put_first(&config, &counting, NULL);
+	use_first(&config, &counting, NULL);
 	struct served served;
 	served_start(&served, &config);
 	eventually(atomic_load(&board->actions) >= 1);
@@ -843,7 +836,7 @@ START_TEST(serve_honours_intervals)
 		struct ss_config config = config_for(SYNC, UNIX);
 		config.poll_interval_ms = i == 1 ? 5 : 0;
 		if (i == 1)
-			put_first(&config, &counting, NULL);
+			use_first(&config, &counting, NULL);
 		trio.servers[i] = made(&config);
 	}
 	pthread_create(&trio.thread, NULL, serve_trio, &trio);
@@ -962,7 +955,7 @@ START_TEST(servers_tell_what_they_are)
 	config.user = board;
 	struct ss_server *server = made(&config);
 	struct ss_address real = { .len = sizeof(real.u) }, told;
-	char url[SS_ADDRESS_TEXT], expected[64];
+	char url[SS_ADDRESS_TEXT];
 	int fd = ss_server_fileno(server, 0);
 	ck_assert_int_gt(fd, 2);
 	ck_assert_int_eq(getsockname(fd, &real.u.sa, &real.len), 0);
@@ -984,10 +977,8 @@ START_TEST(servers_tell_what_they_are)
 	}
 	ck_assert_ptr_eq(ss_server_user(server), board);
 	ck_assert_ptr_eq(ss_server_handler(server), &once);
-	snprintf(expected, sizeof(expected), "%s%s%s > base",
-		 model->mixin ? model->name : "", model->mixin ? " > " : "",
-		 transport->name);
-	ck_assert_str_eq(ss_server_describe(server), expected);
+	ck_assert_str_eq(ss_server_describe(server),
+			 model_described(model, transport));
 	ck_assert_int_eq(ss_server_free(server), 0);
 }
 END_TEST
@@ -1134,7 +1125,7 @@ START_TEST(turn_now_ends_the_wait)
 {
 	board_new();
 	struct ss_config config = config_for(_i, TCP);
-	put_first(&config, &counting, NULL);
+	use_first(&config, &counting, NULL);
 	struct served served;
 	served_start(&served, &config);
 	echo_once(served.url, "x");

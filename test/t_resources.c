@@ -222,13 +222,12 @@ static struct ss_config counted(const struct model *model,
 {
 	question = ss_shared_alloc(sizeof(*question));
 	struct ss_config config = config_of(model, transport, handler);
-	if (model->mixin == &ss_threading_mixin)
-		config.mixins[0].options = &hasty;
-	if (model->mixin == &ss_pool_mixin) {
-		config.mixins[0].options = &eight;
+	use_options(&config, &ss_threading_mixin, &hasty);
+	if (model_has(model, &ss_pool_mixin)) {
+		use_options(&config, &ss_pool_mixin, &eight);
 		kept_threads = eight.threads;
 	}
-	config.mixins[model->mixin ? 1 : 0].layer = &answerer;
+	use_last(&config, &answerer, NULL);
 	config.poll_interval_ms = 5;
 	config.log_level = SS_NONE;
 	return config;
@@ -441,8 +440,8 @@ START_TEST(descriptors_are_close_on_exec_and_above_2)
 	const struct model *model = &models[_i / transport_count];
 	struct ss_config config =
 		counted(model, &transports[_i % transport_count], &looker);
-	expect_all_in_place(&config, !model->mixin, true);
-	expect_all_in_place(&config, !model->mixin, false);
+	expect_all_in_place(&config, model_sync(model), true);
+	expect_all_in_place(&config, model_sync(model), false);
 }
 END_TEST
 

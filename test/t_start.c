@@ -887,7 +887,7 @@ START_TEST(request_costs_at_most_its_client_whatever_fails)
 	const struct model *model = &models[_i / FLAVOURS / transport_count];
 	const struct transport *transport =
 		&transports[_i / FLAVOURS % transport_count];
-	if (model->mixin == &ss_forking_mixin && flavour == 2)
+	if (model_has(model, &ss_forking_mixin) && flavour == 2)
 		return; /* a second's worth of forks, and nothing new */
 	install();
 	block_sigchld();
@@ -896,8 +896,7 @@ START_TEST(request_costs_at_most_its_client_whatever_fails)
 	struct ss_config config = config_of(model, transport, &busy);
 	/* No thread is at hand: each request needs one made. */
 	static const struct ss_threading_options none = { .max_idle = SS_NONE };
-	if (model->mixin == &ss_threading_mixin)
-		config.mixins[0].options = &none;
+	use_options(&config, &ss_threading_mixin, &none);
 	config.user = &file;
 	config.timeouts.io_ms = WAIT_MS;
 	config.log = quiet;

@@ -45,14 +45,15 @@ static void begin(void)
 	memset(logged, 0, sizeof(*logged));
 }
 
-/* P: who made the server; T: another thread; C: another process. */
+/* P: who made the server; T: another thread; C: another process; W: another
+ * thread of that one. */
 static char place(void)
 {
 	int pid = 0;
 	if (atomic_compare_exchange_strong(&seen->pid, &pid, getpid()))
 		atomic_store(&seen->tid, gettid());
 	if (pid && pid != getpid())
-		return 'C';
+		return gettid() == getpid() ? 'C' : 'W';
 	return get(&seen->tid) == gettid() ? 'P' : 'T';
 }
 
@@ -354,13 +355,29 @@ struct scene {
 
 static bool forks(const struct scene *scene)
 {
-	return scene->model->mixin == &ss_forking_mixin;
+	return model_has(scene->model, &ss_forking_mixin);
+}
+
+/* Its process, and another thread there. */
+static char loop_of(const struct scene *scene)
+{
+	return model_supervised(scene->model) ? 'C' : 'P';
+}
+
+/* A worker's fibers are on its serving loop. */
+static char thread_of(const struct scene *scene)
+{
+	if (!model_supervised(scene->model))
+		return 'T';
+	return model_has(scene->model, &ss_fiber_mixin) ? 'C' : 'W';
 }
 
 /* Parent, thread or child: where its requests run. */
 static char where_run(const struct scene *scene)
 {
-	return forks(scene) ? 'C' : scene->model->mixin ? 'T' : 'P';
+	return forks(scene)		   ? 'C'
+	       : model_sync(scene->model) ? loop_of(scene)
+					  : thread_of(scene);
 }
 
 static const struct ss_trace_options tracing = {
@@ -380,14 +397,12 @@ static struct ss_config config_with(const struct scene *scene,
 	};
 	if (config.transport->flags & SS_LAYER_SOCKET)
 		config.addresses[0] = fresh_address(scene->transport);
-	struct ss_use *use = config.mixins;
 	if (scene->above)
-		*use++ = (struct ss_use){ &ss_trace_mixin, options };
-	*use++ = (struct ss_use){ &judge, NULL };
-	if (scene->model->mixin)
-		*use++ = (struct ss_use){ scene->model->mixin, NULL };
+		use_last(&config, &ss_trace_mixin, options);
+	use_last(&config, &judge, NULL);
+	use_model(&config, scene->model);
 	if (!scene->above)
-		*use++ = (struct ss_use){ &ss_trace_mixin, options };
+		use_last(&config, &ss_trace_mixin, options);
 	return config;
 }
 
@@ -457,18 +472,18 @@ static bool sees_process(const struct scene *scene)
 	const struct outcome *o = scene->outcome;
 	if (o->verify <= 0)
 		return false;
-	return scene->above || (!scene->model->mixin && !o->process);
+	return scene->above || (model_sync(scene->model) && !o->process);
 }
 
 static void check_trace(const struct scene *scene)
 {
 	const struct outcome *o = scene->outcome;
-	char p[512] = "get_request verify_request", t[512] = "", c[512] = "";
+	char p[1100] = "get_request verify_request", t[512] = "", c[512] = "";
 	if (sees_process(scene))
 		strcat(p, " process_request");
 	if (o->turned_away)
 		snprintf(p + strlen(p), 256, " %s end_request", o->turned_away);
-	else if (!scene->model->mixin)
+	else if (model_sync(scene->model))
 		snprintf(p + strlen(p), 256, " %s end_request", o->served);
 	else if (!forks(scene))
 		snprintf(t, sizeof(t), "%s end_request", o->served);
@@ -476,9 +491,12 @@ static void check_trace(const struct scene *scene)
 		strcat(p, " close_request end_request");
 		snprintf(c, sizeof(c), "%s", o->served);
 	}
-	expect_told(scene, 'P', p);
-	expect_told(scene, 'T', t);
-	expect_told(scene, 'C', c);
+	if (*t && thread_of(scene) == loop_of(scene))
+		snprintf(p + strlen(p), sizeof(p) - strlen(p), " %s", t);
+	expect_told(scene, loop_of(scene), p);
+	if (thread_of(scene) != loop_of(scene))
+		expect_told(scene, thread_of(scene), t);
+	expect_told(scene, model_supervised(scene->model) ? 'P' : 'C', c);
 }
 
 static void check_rest(const struct scene *scene)
@@ -490,7 +508,8 @@ static void check_rest(const struct scene *scene)
 	ck_assert_int_eq(get(&seen->errors), o->code != 0);
 	ck_assert_int_eq(get(&seen->code), o->code);
 	ck_assert_int_eq(get(&seen->phase), (int)o->phase);
-	ck_assert_int_eq(get(&seen->exits), child);
+	if (!model_supervised(scene->model))
+		ck_assert_int_eq(get(&seen->exits), child);
 	if (child) {
 		int exited = get(&seen->exit_status);
 		ck_assert(WIFEXITED(exited));
@@ -504,13 +523,17 @@ static void check_rest(const struct scene *scene)
 
 static void play(const struct scene *scene)
 {
-	/* The pool's threads are made before. */
+	/* Those that serve are there before. */
 	if (scene->outcome->no_runner &&
-	    (!scene->model->mixin || scene->model->mixin == &ss_pool_mixin))
+	    (model_has(scene->model, &ss_pool_mixin) ||
+	     model_has(scene->model, &ss_fiber_mixin) ||
+	     model_sync(scene->model)))
 		return;
 	begin();
 	sys_table.waitpid = noting_waitpid;
-	sys_table.fork = scene->outcome->no_runner ? no_fork : fork;
+	bool supervised = model_supervised(scene->model);
+	sys_table.fork =
+		scene->outcome->no_runner && !supervised ? no_fork : fork;
 	sys_table.pthread_create =
 		scene->outcome->no_runner ? no_thread : pthread_create;
 	if (scene->transport->layer->flags & SS_LAYER_SOCKET)
@@ -540,7 +563,10 @@ END_TEST
 
 static bool runs_in_memory(const struct model *model)
 {
-	return !model->mixin || !(model->mixin->flags & SS_NEEDS_SOCKET);
+	for (const struct ss_use *use = model->mixins; use->layer; use++)
+		if (use->layer->flags & SS_NEEDS_SOCKET)
+			return false;
+	return true;
 }
 
 START_TEST(traces_golden_in_memory)
@@ -625,9 +651,10 @@ START_TEST(traces_of_many_requests_are_each_whole)
 	snprintf(whole, sizeof(whole),
 		 "%sfinish_request setup handle finish shutdown_request "
 		 "close_request%s",
-		 where == 'P' ? "get_request verify_request process_request "
-			      : "",
-		 where == 'C' ? "" : " end_request");
+		 where == loop_of(&scene)
+			 ? "get_request verify_request process_request "
+			 : "",
+		 forks(&scene) ? "" : " end_request");
 	for (int id = 1; id <= MANY; id++)
 		ck_assert_str_eq(told(where, id), whole);
 }
@@ -719,6 +746,8 @@ END_TEST
 
 START_TEST(traces_service_actions_once_a_turn)
 {
+	if (model_supervised(&models[_i]))
+		return;
 	struct scene scene = { .model = &models[_i],
 			       .transport = &transports[0] };
 	struct ss_config config;
@@ -856,10 +885,14 @@ START_TEST(traces_no_close_from_a_handler)
 	eventually(get(&seen->ends) == 1);
 	ck_assert_int_eq(get(&seen->status), 0);
 	ck_assert_int_eq(node_stop(&node), 0);
-	ck_assert_str_eq(once(told(0, 0)),
-			 "server_bind server_activate serve_forever "
-			 "service_actions server_close listener_close "
-			 "service_actions");
+	/* A supervisor has nothing to wake for. */
+	ck_assert_str_eq(once(told('P', 0)),
+			 model_supervised(scene.model)
+				 ? "server_bind server_activate serve_forever "
+				   "server_close listener_close service_actions"
+				 : "server_bind server_activate serve_forever "
+				   "service_actions server_close "
+				   "listener_close service_actions");
 }
 END_TEST
 
@@ -867,6 +900,8 @@ END_TEST
 
 START_TEST(traces_handle_request)
 {
+	if (model_supervised(&models[_i / transport_count]))
+		return;
 	struct scene scene = { .model = &models[_i / transport_count],
 			       .transport = &transports[_i % transport_count] };
 	struct ss_config config;
@@ -887,6 +922,8 @@ END_TEST
 
 START_TEST(traces_handle_request_times_out)
 {
+	if (model_supervised(&models[_i / transport_count]))
+		return;
 	struct scene scene = { .model = &models[_i / transport_count],
 			       .transport = &transports[_i % transport_count],
 			       .outcome = &outcomes[0],

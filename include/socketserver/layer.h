@@ -126,7 +126,7 @@ struct ss_ops {
 	int (*server_bind)(struct ss_server *server);
 	/* Makes them listen; nothing to do for datagrams. */
 	int (*server_activate)(struct ss_server *server);
-	/* Turns until ss_shutdown; 0. */
+	/* Turns (ss_turn) until ss_shutdown; 0. */
 	int (*serve_forever)(struct ss_server *server);
 	/* Once a turn, on the serving thread, after its requests. */
 	void (*service_actions)(struct ss_server *server);
@@ -243,6 +243,7 @@ enum ss_layer_flags {
 	SS_LAYER_THREADS = 1 << 2, /* a thread per request: reads may block */
 	SS_LAYER_PARKS = 1 << 3,   /* many a thread: descriptors do not block */
 	SS_LAYER_FORKS = 1 << 4,   /* serves in children */
+	SS_LAYER_SUPERVISES = 1 << 5, /* in workers: ss_fork_worker */
 
 	SS_LAYER_STREAM = 1 << 8, /* a transport's: what it is */
 	SS_LAYER_UNIX = 1 << 9,
@@ -271,8 +272,14 @@ struct ss_layer {
 	 */
 	int (*init)(struct ss_server *server, const void *options);
 	void (*fini)(struct ss_server *server);
-	/* In every child that the library forks, of whichever server of the
-	 * process it is, before it serves. */
+	/*
+	 * In every child that the library forks, of whichever server of the
+	 * process it is, before it serves.  What the loop watched is closed
+	 * there.  In a worker (ss_worker) of this server the loop is a new
+	 * one, which may be given watches now; of the operations of the
+	 * server, those of the layers to the right of the one that supervises
+	 * are called there next: server_activate, serve_forever, server_close.
+	 */
 	void (*after_fork)(struct ss_server *server);
 
 	size_t struct_size; /* sizeof(struct ss_layer); 0 = that of 0.1 */
@@ -487,6 +494,69 @@ SS_API void ss_turn_now(struct ss_server *server);
  * is blocked; every layer's after_fork has run.  Returns as fork, or -errno.
  */
 SS_API pid_t ss_fork(struct ss_request *keep);
+
+/*
+ * Threads of this server will be started in this process, now: -EBUSY, with a
+ * reason, where a server of the process forks, and from then on no such server
+ * is made there.  Always allowed in a worker.
+ */
+SS_API int ss_start_threads(struct ss_server *server);
+
+/*
+ * One turn, for serve_forever: ss_server_turn without its claim on the loop,
+ * and in a supervisor too.
+ */
+SS_API int ss_turn(struct ss_server *server, int64_t deadline);
+
+/*
+ * For server_close, after super's: one wait of the loop, whose watches fire; it
+ * ends at the deadline.  1 where somebody has asked again: be quick.
+ */
+SS_API int ss_turn_closing(struct ss_server *server, int64_t deadline);
+/* Until when server_close is patient: SS_NONE, or ms. */
+SS_API int64_t ss_drain_deadline(struct ss_server *server);
+
+/* ---- for models of worker processes ---------------------------------------*/
+
+/*
+ * A server that SS_LAYER_SUPERVISES has workers: processes that are the server
+ * once more, with a loop, threads, a stop and counters (a slot, 1..n) of their
+ * own, and share its listeners.  The process that forks them, slot 0, takes no
+ * clients.
+ */
+
+/* From init: there will be n slots at most.  -ENOMEM. */
+SS_API int ss_set_workers(struct ss_server *server, int n);
+/* The slot of the process: 0 in the supervisor. */
+SS_API int ss_worker(const struct ss_server *server);
+
+/*
+ * Forks the worker of a free slot, from serve_forever: returns as fork, or
+ * -errno.  Other servers of the process are closed there, SIGPIPE is blocked,
+ * after_fork has run; its ss_shutdown does nothing.  It calls server_activate,
+ * serve_forever and server_close of ss_super, and exits.
+ */
+SS_API pid_t ss_fork_worker(struct ss_server *server, int slot);
+/* It has ended: what it was serving counts as ended.  The slot is free. */
+SS_API void ss_worker_ended(struct ss_server *server, int slot);
+
+/* What a worker is to do; each only after those before it. */
+enum ss_order {
+	SS_ORDER_SERVE,
+	SS_ORDER_PAUSE,	 /* takes no clients, serves those it has */
+	SS_ORDER_RETIRE, /* the same, and ends when they have ended */
+	SS_ORDER_CLOSE,	 /* server_close: the queue too, until the deadline */
+	SS_ORDER_NOW,	 /* whatever it serves fails */
+};
+/*
+ * To the workers of all slots that have been given a lesser one, or only to
+ * that of `slot`, if it is not 0.  A worker whose supervisor is gone closes by
+ * itself, and leaves the queue.
+ */
+SS_API void ss_order_workers(struct ss_server *server, int slot,
+			     enum ss_order order);
+/* In a worker: makes the supervisor's loop turn. */
+SS_API void ss_turn_supervisor(struct ss_server *server);
 
 SS_END_DECLS
 #endif

@@ -119,6 +119,21 @@ struct ss_fiber_options {
 				 SIGSEGV's handler while the server lives */
 };
 
+/*
+ * Worker processes, each of which serves as what stands to the right of it:
+ * one request at a time, or as threading has it.
+ */
+SS_API extern const struct ss_layer ss_prefork_mixin;
+struct ss_prefork_options {
+	int workers;	    /* 0: one for each processor that may be used */
+	int max_requests;   /* after about so many a worker is replaced; 0 or
+			       SS_NONE: never */
+	int jitter_percent; /* up to so much earlier, so that they do not all
+			       leave at once; 0: 10, SS_NONE: none */
+	int respawn_ms;	    /* where workers die young, the longest pause before
+			       the next; 0: 10 s */
+};
+
 /* ---- a look inside --------------------------------------------------------*/
 
 /*

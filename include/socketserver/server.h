@@ -275,6 +275,7 @@ enum ss_hold {
 	SS_HOLD_FULL = 1 << 1,
 	SS_HOLD_SUSPENDED = 1 << 2,
 	SS_HOLD_STOPPING = 1 << 3,
+	SS_HOLD_WORKERS = 1 << 4, /* they take the clients, not this process */
 	SS_HOLD_USER = 1 << 8,
 };
 SS_API void ss_hold(struct ss_server *server, unsigned reason);

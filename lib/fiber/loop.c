@@ -427,11 +427,25 @@ static void read_mail(struct fiber_loop *loop)
 	}
 }
 
+/* Until when the next wait may last. */
+static void limit_wait(struct fiber_loop *loop)
+{
+	bool busy = loop->ready.first ||
+		    (loop->starting.first && !loop->starved_until);
+	int64_t at = busy ? 0 : timers_next(&loop->timers);
+	if (!busy && loop->starved_until &&
+	    (at == SS_NONE || at > loop->starved_until))
+		at = loop->starved_until;
+	ss_poller_at(loop->poller, at);
+}
+
+/* Between two waits: what it arms is the next one's. */
 void fiber_loop_take(struct fiber_loop *loop, struct ss_request *req)
 {
 	atomic_fetch_add(&loop->load, 1);
 	atomic_store(&fiber_task(loop, req)->loop, (unsigned char)loop->number);
 	begin(loop, req);
+	limit_wait(loop);
 }
 
 static void take_out(struct fiber_loop *loop, const struct ss_request *req)
@@ -476,13 +490,7 @@ static void waited(void *arg)
 	ss_poller_at(loop->poller, SS_NONE);
 	run_ready(loop);
 	run_starting(loop);
-	bool busy = loop->ready.first ||
-		    (loop->starting.first && !loop->starved_until);
-	int64_t at = busy ? 0 : timers_next(&loop->timers);
-	if (!busy && loop->starved_until &&
-	    (at == SS_NONE || at > loop->starved_until))
-		at = loop->starved_until;
-	ss_poller_at(loop->poller, at);
+	limit_wait(loop);
 }
 
 static const struct ss_poller_ops poller_ops = {

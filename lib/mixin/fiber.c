@@ -385,12 +385,15 @@ static int check_options(struct ss_server *server, struct ss_fiber_options *o)
 				 o->stack_size, STACK_MIN);
 	if (!o->stack_size)
 		o->stack_size = STACK_SIZE * TOOLS_STACKS;
-	bool socket = ss_server_flags(server) & SS_LAYER_SOCKET;
-	if (!socket && o->loops > 1)
+	unsigned flags = ss_server_flags(server);
+	bool socket = flags & SS_LAYER_SOCKET;
+	bool worker = flags & SS_LAYER_SUPERVISES;
+	if ((!socket || worker) && o->loops > 1)
 		return ss_refuse(server, -EINVAL,
-				 "fiber: memory is served by one loop");
+				 "fiber: %s is served by one loop",
+				 socket ? "a worker" : "memory");
 	if (!o->loops)
-		o->loops = socket ? sys_processors() : 1;
+		o->loops = socket && !worker ? sys_processors() : 1;
 	if (o->loops > LOOPS_MAX)
 		o->loops = LOOPS_MAX;
 	return 0;

@@ -353,8 +353,11 @@ static void check_backlog(struct ss_server *server, int backlog)
 		       backlog, cap);
 }
 
+/* A worker's listen already. */
 int sock_server_activate(struct ss_server *server)
 {
+	if (ss_worker(server))
+		return 0;
 	int backlog = sock_state(server)->options.request_queue_size;
 	if (backlog)
 		check_backlog(server, backlog);
