@@ -18,6 +18,7 @@ import os
 import signal
 import sys
 import time
+import unittest
 
 import book
 import holds
@@ -62,6 +63,8 @@ def parser():
                    "rows: two servers, the ROWs being workloads")
     p.add_argument("--soak", type=int, metavar="N",
                    help="instead of rows: holds N connections")
+    p.add_argument("--selftest", action="store_true",
+                   help="measures nothing, tests what measures")
     p.add_argument("--readme", action="store_true",
                    help="measures nothing, writes README.md's figures")
     return p
@@ -155,6 +158,8 @@ def main():
     options = parse()
     # SIGTERM ends us as Ctrl-C does: servers are stopped on the way out.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    if options.selftest:
+        unittest.main("selftest", argv=["selftest"])
     rows, results = chosen(options), book.Book()
     if options.readme:
         write_readme(results)

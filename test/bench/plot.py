@@ -1,7 +1,9 @@
 """An SVG: rate, CPU per message and memory of each server, at a glance."""
 
+import collections
 import html
 import math
+import statistics
 
 import figures
 from tables import OURS, label
@@ -16,17 +18,19 @@ FONT = 'font-family="system-ui, sans-serif"'
 
 
 def costs(last):
-    """CPU per message and rate of each server in ping-pong, 64 x 64 B."""
-    us, rates = {}, {}
+    """CPU per message and rate of each server in ping-pong, 64 x 64 B; the
+    median where it stands in several rows."""
+    us, rates = collections.defaultdict(list), collections.defaultdict(list)
     for series in last.values():
         if series["kind"] != "ratio" or series["workload"] != "64":
             continue
         for role in ("against", "server"):
             name = series[role]
-            us[name] = series[f"{role}_us"]
+            us[name].append(series[f"{role}_us"])
             if role in series["rates"]:
-                rates[name] = series["rates"][role]["rate"] / 1e3
-    return us, rates
+                rates[name].append(series["rates"][role]["rate"] / 1e3)
+    return [{name: statistics.median(values) for name, values in d.items()}
+            for d in (us, rates)]
 
 
 def memories(last):
@@ -43,7 +47,8 @@ def text(x, y, words, color=INK, size=12, anchor="start", weight="normal"):
 def nice(top):
     """A round number at or above it, and a step that divides it."""
     power = 10 ** math.floor(math.log10(top))
-    for factor, step in ((1, 0.5), (2, 1), (4, 2), (5, 2.5), (10, 5)):
+    for factor, step in ((1, 0.5), (1.5, 0.5), (2, 1), (3, 1), (4, 2),
+                         (6, 2), (8, 4), (10, 5)):
         if top <= factor * power:
             return factor * power, step * power
     return 10 * power, 5 * power

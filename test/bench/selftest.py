@@ -2,9 +2,14 @@
 """Whether the benchmark's own arithmetic and tables are right."""
 
 import collections
+import json
+import os
 import random
+import socket
 import statistics
+import subprocess
 import tempfile
+import threading
 import unittest
 import xml.dom.minidom
 
@@ -63,6 +68,84 @@ class Tables(unittest.TestCase):
                 self.assertIn(server, tables.SERVERS)
             if isinstance(row, tables.Ratio):
                 self.assertIn(row.workload, tables.WORKLOADS)
+
+
+def echo(sock, spoil):
+    """One client, each message of which is spoilt on its way back."""
+    with sock:
+        while data := sock.recv(65536):
+            sock.sendall(spoil(data))
+
+
+def flip(data):
+    return data[:-1] + bytes([data[-1] ^ 1])
+
+
+@unittest.skipUnless(os.path.exists(tables.LOAD), "the load is not built")
+class Load(unittest.TestCase):
+    """What it must not overlook, by servers that do wrong."""
+
+    def serve(self, spoil):
+        listener = socket.create_server(("127.0.0.1", 0), backlog=128)
+        self.addCleanup(listener.close)
+        # close(2) would not wake who is in accept(2).
+        self.addCleanup(listener.shutdown, socket.SHUT_RDWR)
+
+        def accept():
+            try:
+                while True:
+                    threading.Thread(target=echo, daemon=True, args=(
+                        listener.accept()[0], spoil)).start()
+            except OSError:
+                pass
+
+        threading.Thread(target=accept, daemon=True).start()
+        return f"tcp://127.0.0.1:{listener.getsockname()[1]}"
+
+    def load(self, spoil, *options, size=64):
+        done = subprocess.run(
+            [tables.LOAD, "-c", "4", "-s", str(size), "-t", "0.1", "-w", "0.01",
+             *options, self.serve(spoil)], capture_output=True, text=True,
+            timeout=30, check=False)
+        return done.returncode, json.loads(done.stdout)
+
+    def test_right_bytes_are_right(self):
+        for options in ((), ("-d", "16"), ("-m", "connect")):
+            for size in (1, 64, 16384, 100000):
+                code, found = self.load(lambda data: data, *options, size=size)
+                self.assertEqual((code, found["errors"]), (0, 0), found)
+                self.assertGreater(found["messages"], 0)
+                self.assertEqual(found["served_in_time"], 4)
+
+    def test_wrong_bytes_are_found(self):
+        for options in ((), ("-d", "16"), ("-m", "connect")):
+            code, found = self.load(flip, *options)
+            self.assertEqual(code, 1)
+            self.assertIn("wrong bytes", found["error"])
+            self.assertEqual(found["errors"], 4)
+
+    def test_more_bytes_are_found(self):
+        _, found = self.load(lambda data: data + b"x")
+        self.assertIn("where 64 were to come", found["error"])
+
+    def test_lost_bytes_are_found(self):
+        for options in ((), ("-m", "connect")):
+            code, found = self.load(lambda data: data[1:], *options)
+            self.assertEqual(code, 1)
+            self.assertGreater(found["errors"] + found["unanswered"], 0)
+
+    def test_who_is_not_served_is_counted(self):
+        _, found = self.load(lambda data: b"")
+        self.assertEqual((found["never_served"], found["unanswered"]), (4, 4))
+
+    def test_a_refused_connection_is_an_error(self):
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            port = listener.getsockname()[1]
+        done = subprocess.run([tables.LOAD, "-t", "0.1",
+                               f"tcp://127.0.0.1:{port}"], text=True,
+                              capture_output=True, timeout=30, check=False)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("refused", json.loads(done.stdout)["error"])
 
 
 SERIES = [

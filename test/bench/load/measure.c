@@ -189,7 +189,8 @@ bool measure_run(struct load *l, const struct measure *asked)
 	for (int i = 0; i < l->clients_max; i++)
 		client_start(l, &l->clients[i], bench_now());
 	loop(l);
+	const bool right = report(l) > 0 && l->errors == 0 && !l->under_way;
 	for (int i = 0; i < l->clients_max; i++)
 		client_hang_up(l, &l->clients[i]);
-	return report(l) > 0 && l->errors == 0;
+	return right;
 }

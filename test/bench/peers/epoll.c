@@ -12,7 +12,7 @@
 
 #define EVENTS 256
 #define ACCEPT_BATCH 16
-#define WORKERS_MAX 64
+#define WORKERS_MAX 256
 
 struct pending {
 	size_t begin, end;
