@@ -12,8 +12,9 @@ namespace asio = boost::asio;
 using boost::system::error_code;
 
 template <typename Socket>
-class Session : public std::enable_shared_from_this<Session<Socket>> {
-public:
+class Session : public std::enable_shared_from_this<Session<Socket>>
+{
+      public:
 	explicit Session(Socket socket) : socket_(std::move(socket))
 	{
 	}
@@ -29,7 +30,7 @@ public:
 			});
 	}
 
-private:
+      private:
 	void write(std::size_t n)
 	{
 		auto self = this->shared_from_this();
@@ -44,15 +45,16 @@ private:
 	std::array<char, BENCH_BUFFER> data_;
 };
 
-template <typename Protocol> class Server {
-public:
+template <typename Protocol> class Server
+{
+      public:
 	Server(asio::io_context &context, Protocol protocol, int fd)
-		: acceptor_(context, protocol, fd)
+	    : acceptor_(context, protocol, fd)
 	{
 		accept();
 	}
 
-private:
+      private:
 	using Socket = typename Protocol::socket;
 
 	void accept()
@@ -69,15 +71,16 @@ private:
 	typename Protocol::acceptor acceptor_;
 };
 
-class Packets {
-public:
+class Packets
+{
+      public:
 	Packets(asio::io_context &context, int fd)
-		: socket_(context, asio::ip::udp::v4(), fd)
+	    : socket_(context, asio::ip::udp::v4(), fd)
 	{
 		receive();
 	}
 
-private:
+      private:
 	void receive()
 	{
 		socket_.async_receive_from(
