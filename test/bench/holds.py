@@ -6,7 +6,7 @@ import resource
 import socket
 
 from processes import (Failed, Hold, Server, load, read, tree, tree_memory)
-from tables import Workload, ours
+from tables import SERVERS, Workload, ours
 
 WARM = Workload("", "connect", 1)
 SPARE_FILES = 500    # of a process, for other things than connections
@@ -76,9 +76,10 @@ def number(path):
     return int(words[0]) if words else 0
 
 
-def available_memory():
+def meminfo(name):
+    """Bytes, of the whole machine."""
     for line in read("/proc/meminfo").splitlines():
-        if line.startswith("MemAvailable:"):
+        if line.startswith(name + ":"):
             return int(line.split()[1]) * 1024
     return 0
 
@@ -97,9 +98,10 @@ def obstacle(n):
     files = number("/proc/sys/fs/file-max") - number("/proc/sys/fs/file-nr")
     if files < 2 * n + 10000:
         return (f"{2 * n} sockets, but fs.file-max leaves {files}")
-    if available_memory() < n * KERNEL_BYTES:
+    available = meminfo("MemAvailable")
+    if available < n * KERNEL_BYTES:
         return (f"about {n * KERNEL_BYTES >> 20} MiB are needed, "
-                f"{available_memory() >> 20} MiB are available")
+                f"{available >> 20} MiB are available")
     tracks = number("/proc/sys/net/netfilter/nf_conntrack_max")
     if tracks and tracks < n + 1000 and tracked():
         return f"net.netfilter.nf_conntrack_max is {tracks}"
@@ -123,7 +125,7 @@ def server_for(n):
     """One process as long as it may open as many files; else workers, with
     room to spare since they do not share evenly."""
     if n <= per_process():
-        return "fiber", ours("fiber")
+        return "fiber", SERVERS["fiber"]
     workers = math.ceil(n / per_process() * 1.25)
     return "prefork-fiber", ours("prefork:fiber", "-w", str(workers),
                                  "-x", str(per_process()))
@@ -143,14 +145,14 @@ def together(holds, text=None):
 
 
 def soak(server, holds, n, progress):
-    """Makes them and uses them; what that took, per connection in bytes."""
-    base, available = tree_memory(server.pid), available_memory()
+    """Makes them and uses them; what that took, per connection in bytes (the
+    kernel's for both ends)."""
+    base, slab = tree_memory(server.pid), meminfo("Slab")
     progress(f"{n} connections: making them")
     held = together(holds, "hold")
     server.settle(120)
     user = tree_memory(server.pid) - base
-    taken = available - available_memory()
-    loads = sum(tree_memory(h.process.pid) for h in holds)
+    kernel = meminfo("Slab") - slab
     progress(f"{n} connections: some active")
     active = together(holds, f"active {max(1, 100 // len(holds))} 3")
     progress(f"{n} connections: an echo on each")
@@ -161,7 +163,7 @@ def soak(server, holds, n, progress):
         "connect_seconds": held["seconds"], "echo_seconds": echoed["seconds"],
         "user": user / n,
         "user_between": (tree_memory(server.pid) - base) / n,
-        "kernel": (taken - user - loads) / n,
+        "kernel": kernel / n,
         "active_rate": active["messages"] / active["seconds"],
         "active_p99_us": active["p99_us"],
         "processes": len(tree(server.pid)) + len(holds),

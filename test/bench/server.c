@@ -7,6 +7,7 @@
 #include "../../demos/demo.h"
 
 #include <getopt.h>
+#include <limits.h>
 
 #include "handlers.h"
 
@@ -54,17 +55,24 @@ static const struct ss_handler *find_handler(const char *name)
 
 /* ---- models --------------------------------------------------------------*/
 
-static const struct {
-	const char *name;
-	struct ss_use use;
-} models[] = {
-	{ "sync", { NULL, NULL } },
-	{ "threading", { &ss_threading_mixin, NULL } },
-	{ "forking", { &ss_forking_mixin, NULL } },
+/* Of the models that have some; what is 0 is their default. */
+struct sizes {
+	struct ss_fiber_options fiber;
 };
 
-static struct ss_use find_model(const char *name, size_t len)
+static struct ss_use find_model(const char *name, size_t len,
+				const struct sizes *sizes)
 {
+	const struct {
+		const char *name;
+		struct ss_use use;
+	} models[] = {
+		{ "sync", { NULL, NULL } },
+		{ "threading", { &ss_threading_mixin, NULL } },
+		{ "forking", { &ss_forking_mixin, NULL } },
+		{ "fiber", { &ss_fiber_mixin, &sizes->fiber } },
+	};
+
 	for (size_t i = 0; i < sizeof(models) / sizeof(models[0]); i++)
 		if (strlen(models[i].name) == len &&
 		    memcmp(models[i].name, name, len) == 0)
@@ -73,55 +81,78 @@ static struct ss_use find_model(const char *name, size_t len)
 }
 
 /* MODEL:MODEL, leftmost first. */
-static void use_models(struct ss_config *config, const char *names)
+static void use_models(struct ss_config *config, const char *names,
+		       const struct sizes *sizes)
 {
 	for (int i = 0; i < SS_MIXINS_MAX; i++) {
 		const size_t len = strcspn(names, ":");
-		const struct ss_use use = find_model(names, len);
 
-		config->mixins[i] = use;
+		config->mixins[i] = find_model(names, len, sizes);
 		if (names[len] == '\0')
 			return;
 		names += len + 1;
 	}
 }
 
-static const char usage[] =
-	"usage: server [-m MODEL[:MODEL]] [-H echo|loop|lend]\n"
-	"              [-x MAX-ACTIVE] ADDRESS\n";
+/* ---- the program ---------------------------------------------------------*/
 
-static void parse(struct ss_config *config, int argc, char *argv[])
+struct settings {
+	struct ss_config config;
+	struct sizes sizes;
+	const char *model, *handler;
+};
+
+_Noreturn static void wrong_use(void)
 {
-	const char *model = "sync", *handler = "echo";
+	fputs("usage: server [-m MODEL[:MODEL]] [-H echo|loop|lend]\n"
+	      "              [-l LOOPS] [-x MAX-ACTIVE] ADDRESS\n",
+	      stderr);
+	exit(2);
+}
+
+static int number(const char *text)
+{
+	char *end;
+	const long value = strtol(text, &end, 10);
+
+	if (end == text || *end != '\0' || value < 0 || value > INT_MAX)
+		wrong_use();
+	return (int)value;
+}
+
+static void parse(struct settings *settings, int argc, char *argv[])
+{
 	int option;
 
-	while ((option = getopt(argc, argv, "m:H:x:")) != -1)
+	while ((option = getopt(argc, argv, "m:H:l:x:")) != -1)
 		switch (option) {
 		case 'm':
-			model = optarg;
+			settings->model = optarg;
 			break;
 		case 'H':
-			handler = optarg;
+			settings->handler = optarg;
+			break;
+		case 'l':
+			settings->sizes.fiber.loops = number(optarg);
 			break;
 		case 'x':
-			config->max_active = (int)strtol(optarg, NULL, 10);
+			settings->config.max_active = number(optarg);
 			break;
 		default:
-			optind = argc;
+			wrong_use();
 		}
-	if (optind != argc - 1) {
-		fputs(usage, stderr);
-		exit(2);
-	}
-	config->addresses[0] = argv[optind];
-	config->handler = find_handler(handler);
-	use_models(config, model);
+	if (optind != argc - 1)
+		wrong_use();
+	settings->config.addresses[0] = argv[optind];
 }
 
 int main(int argc, char *argv[])
 {
-	struct ss_config config = { 0 };
+	struct settings settings = { .model = "sync", .handler = "echo" };
+	struct ss_config *config = &settings.config;
 
-	parse(&config, argc, argv);
-	return demo_run("server", &config, ss_serve_forever);
+	parse(&settings, argc, argv);
+	config->handler = find_handler(settings.handler);
+	use_models(config, settings.model, &settings.sizes);
+	return demo_run("server", config, ss_serve_forever);
 }

@@ -23,9 +23,9 @@ def python(name):
 
 # What runs, by name; the address comes last.
 SERVERS = {
-    "fiber": ours("fiber"),
-    "fiber-loop": ours("fiber", "-H", "loop"),
-    "fiber-lend": ours("fiber", "-H", "lend"),
+    "fiber": ours("fiber", "-l", "1"),
+    "fiber-loop": ours("fiber", "-l", "1", "-H", "loop"),
+    "fiber-lend": ours("fiber", "-l", "1", "-H", "lend"),
     "prefork-fiber": ours("prefork:fiber", "-w", "2"),
     "sync": ours("sync"),
     "threading": ours("threading"),
