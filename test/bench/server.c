@@ -58,6 +58,7 @@ static const struct ss_handler *find_handler(const char *name)
 /* Of the models that have some; what is 0 is their default. */
 struct sizes {
 	struct ss_fiber_options fiber;
+	struct ss_pool_options pool;
 };
 
 static struct ss_use find_model(const char *name, size_t len,
@@ -70,6 +71,7 @@ static struct ss_use find_model(const char *name, size_t len,
 		{ "sync", { NULL, NULL } },
 		{ "threading", { &ss_threading_mixin, NULL } },
 		{ "forking", { &ss_forking_mixin, NULL } },
+		{ "pool", { &ss_pool_mixin, &sizes->pool } },
 		{ "fiber", { &ss_fiber_mixin, &sizes->fiber } },
 	};
 
@@ -105,7 +107,7 @@ struct settings {
 _Noreturn static void wrong_use(void)
 {
 	fputs("usage: server [-m MODEL[:MODEL]] [-H echo|loop|lend]\n"
-	      "              [-l LOOPS] [-x MAX-ACTIVE] ADDRESS\n",
+	      "              [-l LOOPS] [-t THREADS] [-x MAX-ACTIVE] ADDRESS\n",
 	      stderr);
 	exit(2);
 }
@@ -124,7 +126,7 @@ static void parse(struct settings *settings, int argc, char *argv[])
 {
 	int option;
 
-	while ((option = getopt(argc, argv, "m:H:l:x:")) != -1)
+	while ((option = getopt(argc, argv, "m:H:l:t:x:")) != -1)
 		switch (option) {
 		case 'm':
 			settings->model = optarg;
@@ -134,6 +136,9 @@ static void parse(struct settings *settings, int argc, char *argv[])
 			break;
 		case 'l':
 			settings->sizes.fiber.loops = number(optarg);
+			break;
+		case 't':
+			settings->sizes.pool.threads = number(optarg);
 			break;
 		case 'x':
 			settings->config.max_active = number(optarg);
