@@ -88,13 +88,14 @@ HANDLER_SRC := $(sort $(wildcard handlers/*.c))
 DEMO_SRC := $(sort $(wildcard demos/*.c))
 TEST_SRC := $(sort $(wildcard test/*.c))
 PEER_SRC := $(sort $(wildcard test/peers/*.c))
-BENCH_SRC := $(sort $(wildcard test/bench/*.c))
+BENCH_SRC := $(sort $(wildcard test/bench/*.c test/bench/load/*.c))
+BENCH_PEER_SRC := $(sort $(wildcard test/bench/peers/*.c test/bench/peers/*.cc))
 SUITES := $(basename $(notdir $(filter test/t_%.c,$(TEST_SRC))))
 # Those of what is installed.
 MAN := $(sort $(foreach s,3 5 7,$(wildcard include/*/*.$s lib/*.$s \
 	lib/*/*.$s)))
 FORMATTED := $(sort $(HEADERS) $(wildcard $(foreach d,lib lib/* handlers \
-	demos test test/*,$d/*.c $d/*.h)))
+	demos test test/* test/bench/*,$d/*.c $d/*.h)))
 
 object = $(addprefix $(BUILD)/obj/,$(addsuffix .o,$(basename $(1))))
 
@@ -105,7 +106,9 @@ HANDLERS := $(BUILD)/libsocketserver-handlers.a
 DEMOS := $(DEMO_SRC:%.c=$(BUILD)/%)
 RUNNER := $(BUILD)/test/run
 PEERS := $(PEER_SRC:%.c=$(BUILD)/%)
-BENCHES := $(BENCH_SRC:test/%.c=$(BUILD)/%)
+BENCHES := $(BUILD)/bench/server $(BUILD)/bench/load
+BENCH_PEERS := $(sort $(patsubst test/bench/peers/%,$(BUILD)/bench/peer_%, \
+	$(basename $(BENCH_PEER_SRC))))
 
 # ---- commands ---------------------------------------------------------------
 
@@ -146,7 +149,7 @@ endef
 
 # ---- targets ----------------------------------------------------------------
 
-.PHONY: all library run test bench lint check-long format install uninstall \
+.PHONY: all library run test bench bench-million bench-packages bench-readme lint check-long format install uninstall \
 	clean help run-tests need-check FORCE
 .DELETE_ON_ERROR:
 .SUFFIXES:
@@ -166,10 +169,18 @@ test: ## builds and runs all tests; SUITE=t_NAME: one suite
 check-long: export SS_LONG := 1
 check-long: test ## the same, with the loops of a night
 
-bench: all $(BENCHES) ## runs the benchmark; BENCH_ARGS=... for it
-	@set -- test/bench/run test/bench/run.py; \
-	[ -x "$$1" ] || shift; \
-	SS_BUILD=$(abspath $(BUILD)) "$$1" $(BENCH_ARGS)
+BENCH = @SS_BUILD=$(abspath $(BUILD)) test/bench/run
+bench: $(BENCHES) $(BENCH_PEERS) ## runs the benchmark; BENCH_ARGS=--help says how
+	$(BENCH) $(BENCH_ARGS)
+
+bench-million: $(BENCHES) ## holds a million connections; or BENCH_ARGS=COUNT
+	$(BENCH) --soak $(or $(BENCH_ARGS),1000000)
+
+bench-packages: ## installs what the benchmark's peers are made with (apt)
+	@test/install/bench-packages.sh
+
+bench-readme: ## writes the benchmark's last figures into README.md
+	$(BENCH) --readme
 
 # The debug variant shows which objects make system calls, the release one what
 # is exported.
@@ -185,7 +196,7 @@ format: ## lays out all C by .clang-format
 
 help: ## this list
 	@awk -F ' ## ' '/^[a-z-]+:.* ## / { \
-		sub(/:.*/, "", $$1); printf "make %-12s %s\n", $$1, $$2 }' Makefile
+		sub(/:.*/, "", $$1); printf "make %-14s %s\n", $$1, $$2 }' Makefile
 	@echo
 	@echo 'VARIANT=release|debug|asan|tsan|cov  PORTABLE=1  WERROR=1  V=1'
 	@echo 'SS_JOBS=suites that make test runs at a time, by default one a processor'
@@ -237,8 +248,30 @@ endef
 $(DEMOS): $(BUILD)/%: $(BUILD)/obj/%.o $(HANDLERS) $(STATIC)
 	$(program)
 
-$(BENCHES): $(BUILD)/%: $(BUILD)/obj/test/%.o $(HANDLERS) $(STATIC)
+$(BUILD)/bench/server: $(call object,test/bench/server.c)
+$(BUILD)/bench/load: $(call object,$(filter test/bench/load/%,$(BENCH_SRC)))
+$(BENCHES): $(HANDLERS) $(STATIC)
 	$(program)
+
+# Without the library; and only where what a peer is made with is installed:
+# else its rows are left out.
+define peer
+@mkdir -p $(@D) && rm -f $@
+@PKG_CONFIG=$(call quote,$(PKG_CONFIG)) CXX=$(call quote,$(CXX)) \
+	test/bench/peers/flags $* >$@.flags || echo '  (no $(@F))'
+$(call say,PEER)! [ -s $@.flags ] || $(1) $(WARN_PEER) -pthread \
+	-Wl,-z,relro,-z,now $(LDFLAGS) -o $@ $< $$(cat $@.flags)
+endef
+WARN_PEER = -Wall -Wextra -Wshadow $(if $(WERROR),-Werror)
+PEER_CXX = $(CXX) -std=c++20 -D_GNU_SOURCE $(CPPFLAGS) $(INSTRUMENT) $(CFLAGS)
+PEER_HEADERS := test/bench/bench.h test/bench/peers/peer.h \
+	test/bench/peers/flags $(BUILD)/flags
+
+$(BUILD)/bench/peer_%: test/bench/peers/%.c $(PEER_HEADERS)
+	$(call peer,$(COMPILE))
+
+$(BUILD)/bench/peer_%: test/bench/peers/%.cc $(PEER_HEADERS)
+	$(call peer,$(PEER_CXX))
 
 $(PEERS): $(BUILD)/%: $(BUILD)/obj/%.o $(HANDLERS) $(STATIC)
 	$(program)

@@ -37,7 +37,7 @@ struct bench_address {
 };
 
 /* Says why and ends the program: status 2 for wrong use, else 1. */
-_Noreturn __attribute__((format(printf, 2, 3))) static inline void
+__attribute__((noreturn, format(printf, 2, 3))) static inline void
 bench_die(int status, const char *fmt, ...)
 {
 	va_list args;
@@ -99,8 +99,10 @@ static inline void bench_inet(const char *text, struct bench_address *address)
 /* tcp://127.x.y.z:PORT, udp://..., unix:/PATH, unix:@NAME; or gives up. */
 static inline struct bench_address bench_parse(const char *text)
 {
-	struct bench_address address = { .type = SOCK_STREAM };
+	struct bench_address address;
 
+	memset(&address, 0, sizeof(address));
+	address.type = SOCK_STREAM;
 	if (strncmp(text, "unix:", 5) == 0)
 		bench_unix(text + 5, &address);
 	else if (strncmp(text, "tcp://", 6) == 0)

@@ -3,7 +3,7 @@
 # on; goes on after one that fails.  Each prints "ok CHECK", or what is wrong.
 set -u
 cd "$(dirname "$0")/../.." || exit 1
-[ $# -gt 0 ] || set -- layering calls exports headers format man shell \
+[ $# -gt 0 ] || set -- layering calls exports headers format man shell python \
 	cppcheck tidy
 
 failed=

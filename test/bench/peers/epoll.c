@@ -1,15 +1,18 @@
 /*
  * Echo by one level-triggered epoll loop: one recv and one send a message, a
  * share of an epoll_wait.  What the kernel does not take at once is kept with
- * its connection, which then waits for room only.
+ * its connection, which then waits for room only.  With -w several processes do
+ * so on one listener.
  */
 #include "peer.h"
 
 #include <stdbool.h>
 #include <sys/epoll.h>
+#include <sys/prctl.h>
 
 #define EVENTS 256
 #define ACCEPT_BATCH 16
+#define WORKERS_MAX 256
 
 struct pending {
 	size_t begin, end;
@@ -114,16 +117,13 @@ static void welcome(int ep, int listener)
 	}
 }
 
-int main(int argc, char **argv)
+_Noreturn static void serve(struct conn *listener, uint32_t exclusive)
 {
-	struct conn listener = {
-		.fd = peer_listen(argc, argv, SOCK_NONBLOCK),
-	};
 	const int ep = epoll_create1(EPOLL_CLOEXEC);
 
 	if (ep == -1)
 		bench_die(1, "epoll_create1: %s", strerror(errno));
-	watch(ep, EPOLL_CTL_ADD, &listener, EPOLLIN);
+	watch(ep, EPOLL_CTL_ADD, listener, EPOLLIN | exclusive);
 	for (;;) {
 		struct epoll_event events[EVENTS];
 		const int n = epoll_wait(ep, events, EVENTS, -1);
@@ -131,12 +131,57 @@ int main(int argc, char **argv)
 		for (int i = 0; i < n; i++) {
 			struct conn *conn = events[i].data.ptr;
 
-			if (conn == &listener)
-				welcome(ep, listener.fd);
+			if (conn == listener)
+				welcome(ep, listener->fd);
 			else if (conn->pending)
 				resume(ep, conn);
 			else
 				echo(ep, conn);
 		}
 	}
+}
+
+static pid_t workers[WORKERS_MAX];
+
+static void stop(int sig)
+{
+	(void)sig;
+	for (int i = 0; i < WORKERS_MAX && workers[i] > 0; i++)
+		kill(workers[i], SIGKILL);
+	_exit(0);
+}
+
+/* Several processes, each with its loop, on one listener. */
+_Noreturn static void fork_workers(struct conn *listener, int n)
+{
+	peer_on_signal(SIGTERM, stop);
+	for (int i = 0; i < n; i++) {
+		workers[i] = fork();
+		if (workers[i] == 0) {
+			prctl(PR_SET_PDEATHSIG, SIGKILL);
+			serve(listener, EPOLLEXCLUSIVE);
+		}
+	}
+	for (;;)
+		pause();
+}
+
+int main(int argc, char **argv)
+{
+	int n = 1;
+
+	if (argc == 4 && strcmp(argv[1], "-w") == 0) {
+		n = (int)strtol(argv[2], NULL, 10);
+		argv[2] = argv[0];
+		argv += 2;
+		argc -= 2;
+	}
+	if (n < 1 || n > WORKERS_MAX)
+		bench_die(2, "usage: epoll [-w WORKERS] ADDRESS");
+	struct conn listener = {
+		.fd = peer_listen(argc, argv, SOCK_NONBLOCK),
+	};
+	if (n > 1)
+		fork_workers(&listener, n);
+	serve(&listener, 0);
 }

@@ -1,12 +1,12 @@
 /*
  * What every peer needs before it serves: `peer_listen` is its main's first
  * line.  A peer takes one argument, ADDRESS, prints "listening on ADDRESS" with
- * the port it got, and ends with status 0 on SIGTERM.
+ * the port it got, and ends with status 0 on SIGTERM.  C and C++.
  */
 #ifndef SS_BENCH_PEER_H
 #define SS_BENCH_PEER_H
 
-#include "bench.h"
+#include "../bench.h"
 
 #include <signal.h>
 
@@ -18,8 +18,11 @@ static inline void peer_exit(int sig)
 
 static inline void peer_on_signal(int sig, void (*fn)(int))
 {
-	struct sigaction action = { .sa_handler = fn, .sa_flags = SA_RESTART };
+	struct sigaction action;
 
+	memset(&action, 0, sizeof(action));
+	action.sa_handler = fn;
+	action.sa_flags = SA_RESTART;
 	sigemptyset(&action.sa_mask);
 	if (sigaction(sig, &action, NULL) == -1)
 		bench_die(1, "sigaction: %s", strerror(errno));
@@ -27,7 +30,7 @@ static inline void peer_on_signal(int sig, void (*fn)(int))
 
 static inline void peer_announce(int fd, const char *text)
 {
-	struct sockaddr_in in = { 0 };
+	struct sockaddr_in in;
 	socklen_t len = sizeof(in);
 
 	if (strncmp(text, "unix:", 5) == 0)
@@ -48,12 +51,12 @@ static inline int peer_listen(int argc, char **argv, int flags)
 	const struct bench_address address = bench_parse(argv[1]);
 	const int family = address.u.sa.sa_family;
 	const int fd = socket(family, address.type | SOCK_CLOEXEC | flags, 0);
+	const int on = 1;
 
 	if (fd == -1)
 		bench_die(1, "socket: %s", strerror(errno));
 	if (family == AF_INET && address.type == SOCK_STREAM)
-		setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &(int){ 1 },
-			   sizeof(int));
+		setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
 	if (bind(fd, &address.u.sa, address.len) == -1)
 		bench_die(1, "%s: %s", argv[1], strerror(errno));
 	if (address.type == SOCK_STREAM && listen(fd, SOMAXCONN) == -1)
