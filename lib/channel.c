@@ -111,6 +111,24 @@ static void bound_read(struct sock *sock)
 		sock->source.flags &= ~(unsigned)SS_SOURCE_BLOCKS;
 }
 
+/*
+ * recv(2), and whether it has taken all there was if it comes back short.  It
+ * does not where descriptors are passed along (Unix): without room for them
+ * the kernel closes them, and says MSG_CTRUNC.
+ */
+static ssize_t take(const struct ss_source *source, void *buf, size_t n,
+		    int flags, bool *whole)
+{
+	*whole = true;
+	if (source->flags & SS_SOURCE_WHOLE)
+		return sys_recv(source->fd, buf, n, flags);
+	struct iovec iov = { buf, n };
+	struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1 };
+	ssize_t r = sys_recvmsg(source->fd, &msg, flags);
+	*whole = r >= 0 && !(msg.msg_flags & (MSG_CTRUNC | MSG_TRUNC));
+	return r;
+}
+
 static ssize_t sock_read(struct ss_channel *channel, void *buf, size_t n,
 			 struct ss_block *block)
 {
@@ -125,12 +143,13 @@ static ssize_t sock_read(struct ss_channel *channel, void *buf, size_t n,
 		bound_read(sock);
 		flags = source->flags & SS_SOURCE_BLOCKS ? 0 : MSG_DONTWAIT;
 	}
-	ssize_t r = sys_recv(source->fd, buf, n, flags);
+	bool whole;
+	ssize_t r = take(source, buf, n, flags, &whole);
 	if (r == -1)
 		return errno == EAGAIN || errno == EWOULDBLOCK
 			       ? block_on(sock, POLLIN, block)
 			       : -errno;
-	if (r > 0 && (size_t)r < n && flags)
+	if (r > 0 && (size_t)r < n && flags && whole)
 		source->flags |= SS_SOURCE_DRY;
 	return r;
 }

@@ -71,6 +71,16 @@ static ssize_t y_recv(int fd, void *buf, size_t n, int flags)
 	return r;
 }
 
+static ssize_t y_recvmsg(int fd, struct msghdr *msg, int flags)
+{
+	yield();
+	ssize_t r = recvmsg(fd, msg, flags);
+	int error = errno;
+	yield();
+	errno = error;
+	return r;
+}
+
 static ssize_t y_write(int fd, const void *buf, size_t n)
 {
 	yield();
@@ -146,6 +156,7 @@ static void yield_everywhere(void)
 {
 	sys_table.accept = y_accept;
 	sys_table.recv = y_recv;
+	sys_table.recvmsg = y_recvmsg;
 	sys_table.write = y_write;
 	sys_table.read = y_read;
 	sys_table.close = y_close;

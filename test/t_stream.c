@@ -1792,6 +1792,58 @@ START_TEST(stream_passed_descriptors_hang_nothing)
 }
 END_TEST
 
+static int waits;
+static const struct ss_layer counting_waits;
+
+static int count_wait(struct ss_server *server, struct ss_request *req,
+		      struct ss_source *source, short events, int64_t deadline)
+{
+	waits++;
+	return ss_super(server, &counting_waits)
+		->wait(server, req, source, events, deadline);
+}
+
+static const struct ss_layer counting_waits = {
+	.name = "counting",
+	.ops.wait = count_wait,
+};
+
+static int reads_around_descriptors(struct ss_request *req)
+{
+	char buf[TEXT];
+	ck_assert_int_eq(ss_read(req, buf, sizeof(buf)), 4);
+	ck_assert_mem_eq(buf, "abcd", 4);
+	ck_assert_int_eq(waits, 0);
+	ck_assert_int_eq(ss_read(req, buf, sizeof(buf)), 2);
+	ck_assert_mem_eq(buf, "ef", 2);
+	ck_assert_int_eq(waits, 0);
+	ck_assert_int_eq(ss_read(req, buf, sizeof(buf)), 0);
+	ck_assert_int_eq(waits, 1);
+	return 0;
+}
+
+/* A read stops at them, and is not taken for one that has read all. */
+START_TEST(stream_passed_descriptors_leave_more_to_read)
+{
+	struct ss_handler handler = { .handle = reads_around_descriptors,
+				      .rbufsize = SS_NONE };
+	struct ss_config config =
+		config_of(&models[0], unix_transport(true), &handler);
+	config.mixins[0].layer = &counting_waits;
+	struct ss_server *server = made(&config);
+	int ends[2];
+	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM, 0, ends), 0);
+	send_text(ends[1], "ab");
+	send_with_descriptors(ends[1], "cd", ends[1], 1);
+	send_text(ends[1], "ef");
+	close(ends[1]);
+	waits = 0;
+	ck_assert_int_eq(ss_serve_fd(server, ends[0]), 0);
+	ck_assert_int_eq(waits, 1);
+	ck_assert_int_eq(ss_server_free(server), 0);
+}
+END_TEST
+
 START_TEST(stream_passed_descriptors_come_with_no_packet)
 {
 	struct ss_config config =
@@ -2768,6 +2820,7 @@ static void add_hostility(TCase *tcase, int n)
 	tcase_add_loop_test(tcase, stream_urgent_data_hangs_nothing, 0, n);
 	tcase_add_loop_test(tcase, stream_urgent_data_can_be_sent_and_received,
 			    0, model_count);
+	tcase_add_test(tcase, stream_passed_descriptors_leave_more_to_read);
 	tcase_add_loop_test(tcase, stream_passed_descriptors_hang_nothing, 0,
 			    model_count);
 	tcase_add_loop_test(tcase,

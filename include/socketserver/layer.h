@@ -31,7 +31,7 @@ enum ss_source_flags {
 	SS_SOURCE_DGRAM = 1 << 4,    /* the listener's own descriptor, shared */
 	SS_SOURCE_WATCHED = 1 << 6,  /* a poller has it (and for POLLOUT) */
 	SS_SOURCE_WATCHED_OUT = 1 << 7,
-	SS_SOURCE_WHOLE = 1 << 8, /* a read that came back short has taken
+	SS_SOURCE_WHOLE = 1 << 8, /* a recv(2) that came back short has taken
 				     all there was, unless URGENT (TCP) */
 };
 
