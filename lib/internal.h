@@ -311,6 +311,8 @@ struct rare {
 	struct ss_timeouts own_timeouts; /* ss_request_set_timeouts */
 	struct ss_timeouts timeouts;	 /* in force, if not the server's */
 	int wake_pipe[2];		 /* lock; -1: none */
+	struct ss_request *owner;   /* of a further stream; NULL: a request */
+	struct ss_request *streams; /* a request's further ones; lock */
 };
 
 enum request_cancel {
@@ -370,12 +372,18 @@ struct ss_request {
 int base_resume(struct ss_server *server, struct ss_request *req);
 int request_new(struct ss_server *server, struct ss_listener *listener,
 		size_t space, struct ss_request **result);
+/* One that is nothing yet; NULL: no memory.  And back. */
+struct ss_request *request_alloc(struct ss_server *server, size_t space);
+void request_release(struct ss_request *req);
 void request_register(struct ss_request *req);
 bool request_runs_here(struct ss_server *server); /* lock */
 void requests_cancel(struct ss_server *server, bool force, bool idle_only);
 void request_refuse(struct ss_request *req, enum ss_refused reason, int status);
 void requests_free_spares(struct ss_server *server);
 struct rare *request_rare(struct ss_request *req);
+
+/* streams.c */
+void streams_free(struct ss_request *req);
 
 /* timeout.c */
 struct ss_timeouts timeouts_over(const struct ss_timeouts *first,
@@ -388,6 +396,8 @@ bool timeout_total(struct ss_request *req, int64_t *deadline);
 int timeout_overdue(struct ss_request *req);
 
 /* channel.c */
+size_t channel_socket_size(void);
+void channel_push_socket(struct ss_request *req, int fd, unsigned flags);
 void channels_close(struct ss_request *req);
 size_t channels_pending(const struct ss_request *req);
 ssize_t channel_send_to(struct ss_channel *channel, const void *buf, size_t n,
@@ -400,6 +410,7 @@ void stream_free(struct ss_request *req);
 void buffers_free(struct ss_server *server);
 size_t stream_buffered(const struct ss_request *req);
 int stream_wait(struct ss_request *req, const struct ss_block *block);
+void stream_pause(struct ss_request *req);
 ssize_t stream_fill(struct ss_request *req, size_t room);
 const unsigned char *stream_data(const struct ss_request *req);
 void stream_consume(struct ss_request *req, size_t n);
@@ -426,6 +437,8 @@ int wait_several(struct ss_server *server, struct ss_request *req,
 		 struct ss_wait *waits, int count, int64_t deadline);
 int wait_wake(struct ss_server *server, struct ss_request *req);
 void wait_ring(struct ss_request *req); /* lock */
+/* From now on wait_ring ends its waits.  -errno. */
+int wait_wakeable(struct ss_request *req);
 
 static inline const struct ss_ops *self(const struct ss_server *server)
 {
@@ -435,6 +448,12 @@ static inline const struct ss_ops *self(const struct ss_server *server)
 static inline int64_t now(struct ss_server *server)
 {
 	return self(server)->now(server);
+}
+
+/* Whose stream it is: who waits, is cancelled and fails in its place. */
+static inline struct ss_request *owner_of(struct ss_request *req)
+{
+	return req->rare && req->rare->owner ? req->rare->owner : req;
 }
 
 static inline void count(atomic_ullong *counter)

@@ -136,6 +136,8 @@ size_t stream_room(const struct ss_request *req)
 
 int stream_forced(const struct ss_request *req)
 {
+	if (req->rare && req->rare->owner)
+		req = req->rare->owner;
 	return atomic_load_explicit(&req->cancel, memory_order_relaxed) ==
 		       CANCEL_FORCED ||
 	       atomic_load_explicit(&req->server->page->phase,
@@ -148,8 +150,8 @@ int stream_wait(struct ss_request *req, const struct ss_block *block)
 	struct ss_server *server = req->server;
 	int64_t deadline = nearest(req->deadline, block->until);
 	req->streak = 0;
-	int r = self(server)->wait(server, req, block->source, block->events,
-				   deadline);
+	int r = self(server)->wait(server, owner_of(req), block->source,
+				   block->events, deadline);
 	if (block->source)
 		block->source->flags &= ~(unsigned)SS_SOURCE_DRY;
 	if (r != -ETIMEDOUT)
@@ -178,13 +180,13 @@ static void note_input(struct ss_request *req, size_t n)
 }
 
 /* One whose peer is always faster lets others have their turn (op `wait`). */
-static void pause_now_and_then(struct ss_request *req)
+void stream_pause(struct ss_request *req)
 {
 	struct ss_server *server = req->server;
 	if (!(server->flags & SS_LAYER_PARKS) || ++req->streak < STREAK)
 		return;
 	req->streak = 0;
-	self(server)->wait(server, req, NULL, 0, 0);
+	self(server)->wait(server, owner_of(req), NULL, 0, 0);
 }
 
 /*
@@ -200,7 +202,7 @@ static ssize_t read_some(struct ss_request *req, void *given, size_t n)
 	timeout_deadline(req, POLLIN);
 	if (timeout_overdue(req))
 		return -ETIMEDOUT;
-	pause_now_and_then(req);
+	stream_pause(req);
 	for (;;) {
 		if (stream_forced(req))
 			return -ECANCELED;
