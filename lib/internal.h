@@ -272,6 +272,16 @@ void linger_close(struct ss_server *server, struct ss_request *req);
 /* close.c */
 int close_gracefully(struct ss_server *server);
 
+/* address.c */
+/* ss_resolve without looking up names: -EINPROGRESS where there is one. */
+ssize_t address_parse(const char *text, enum ss_scheme expect,
+		      struct ss_endpoint *list, size_t room,
+		      struct ss_diag *why);
+
+/* "TEXT: WHY", clean and cut to fit; returns code.  why may be NULL. */
+int address_refuse(struct ss_diag *why, const char *text, int code,
+		   const char *fmt, ...) SS_PRINTF(4, 5);
+
 /* log.c */
 void log_init(struct ss_server *server);
 

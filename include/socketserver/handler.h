@@ -21,6 +21,7 @@
 #include <sys/uio.h>
 
 #include <socketserver/address.h>
+#include <socketserver/client.h>
 #include <socketserver/common.h>
 
 SS_BEGIN_DECLS
@@ -309,7 +310,7 @@ SS_API int ss_sleep(struct ss_request *req, int ms);
 
 /*
  * A stream of the handler's own beside its client's: a connection to somebody
- * else, or one end of a socketpair(2).  All that reads, writes,
+ * else (ss_connect), or one end of a socketpair(2).  All that reads, writes,
  * frames, waits, half-closes or sets options takes it as it takes the request,
  * and it ends as the request does: it shares the request's handler and state,
  * its time-outs (ss_request_set_timeouts lays others over them for this stream
