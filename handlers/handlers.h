@@ -32,5 +32,13 @@ extern const struct ss_handler ss_upper_handler;
 /* A line of welcome before the client has said a word; then it is closed. */
 extern const struct ss_handler ss_greeting_handler;
 
+/*
+ * Connects each client to another server and copies both directions, with
+ * their ends, until both have ended or nothing has moved for idle_ms.  That
+ * server's address, a string that ss_connect takes, is the handler's `user`,
+ * in a copy of this one, or else the server's.  Streams only.
+ */
+extern const struct ss_handler ss_relay_handler;
+
 SS_END_DECLS
 #endif

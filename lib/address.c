@@ -3,17 +3,11 @@
  * sees it: getaddrinfo(3) takes "127.1", "0x7f000001" and "010.0.0.1" for
  * addresses, and asks the name servers for "256.0.0.1".
  */
-#include <socketserver/address.h>
+#include "internal.h"
 
 #include <arpa/inet.h>
-#include <assert.h>
-#include <errno.h>
-#include <limits.h>
 #include <stdarg.h>
 #include <stdio.h>
-#include <string.h>
-
-#include "sys.h"
 
 enum {
 	PORT_MAX = 65535,
@@ -27,7 +21,8 @@ struct question {
 	const char *text;
 	const char *rest; /* what follows the scheme */
 	enum ss_scheme scheme;
-	bool bare; /* the text names no scheme */
+	bool bare;    /* the text names no scheme */
+	bool numeric; /* names are not looked up */
 	struct ss_endpoint *list;
 	size_t room;
 	size_t found;
@@ -82,23 +77,39 @@ static size_t escape(char *buf, size_t size, const char *bytes, size_t n)
 }
 
 /* The text may come from anywhere; the diagnosis must stay one clean line. */
-SS_PRINTF(3, 4)
-static int refuse(const struct question *q, int code, const char *fmt, ...)
+SS_PRINTF(4, 0)
+static void diagnose(struct ss_diag *why, const char *text, int code,
+		     const char *fmt, va_list args)
 {
-	struct ss_diag *why = q->why;
 	if (!why)
-		return code;
+		return;
 	char detail[sizeof(why->text)];
-	va_list args;
-	va_start(args, fmt);
 	vsnprintf(detail, sizeof(detail), fmt, args);
-	va_end(args);
-
-	const char *text = *q->text ? q->text : "\"\"";
+	if (!*text)
+		text = "\"\"";
 	size_t at = escape(why->text, QUOTE_SIZE, text, strlen(text));
 	at += (size_t)snprintf(why->text + at, sizeof(why->text) - at, ": ");
 	escape(why->text + at, sizeof(why->text) - at, detail, strlen(detail));
 	why->code = code;
+}
+
+int address_refuse(struct ss_diag *why, const char *text, int code,
+		   const char *fmt, ...)
+{
+	va_list args;
+	va_start(args, fmt);
+	diagnose(why, text, code, fmt, args);
+	va_end(args);
+	return code;
+}
+
+SS_PRINTF(3, 4)
+static int refuse(const struct question *q, int code, const char *fmt, ...)
+{
+	va_list args;
+	va_start(args, fmt);
+	diagnose(q->why, q->text, code, fmt, args);
+	va_end(args);
 	return code;
 }
 
@@ -368,6 +379,8 @@ static int parse_inet(struct question *q)
 	    (rc = check_host(q, &place, host, &family)) < 0 ||
 	    (rc = check_port(q, place.port)) < 0)
 		return rc;
+	if (q->numeric && (family == AF_UNSPEC || letter(*place.port)))
+		return -EINPROGRESS;
 	bool dgram = q->scheme == SS_SCHEME_UDP;
 	struct addrinfo hints = {
 		.ai_flags = (family == AF_UNSPEC ? 0 : AI_NUMERICHOST) |
@@ -475,8 +488,7 @@ static int check_scheme(struct question *q, enum ss_scheme expect)
 		      prefixes[q->scheme]);
 }
 
-ssize_t ss_resolve(const char *text, enum ss_scheme expect,
-		   struct ss_endpoint *list, size_t room, struct ss_diag *why)
+static ssize_t answer(struct question *q, enum ss_scheme expect)
 {
 	static int (*const parse[])(struct question *) = {
 		[SS_SCHEME_ANY] = parse_inet,
@@ -487,19 +499,37 @@ ssize_t ss_resolve(const char *text, enum ss_scheme expect,
 		[SS_SCHEME_FD] = parse_fd,
 		[SS_SCHEME_MEMORY] = parse_memory,
 	};
-	if (why)
-		*why = (struct ss_diag){ 0 };
+	if (q->why)
+		*q->why = (struct ss_diag){ 0 };
+	int rc;
+	if ((rc = parse_scheme(q)) < 0 || (rc = check_scheme(q, expect)) < 0 ||
+	    (rc = parse[q->scheme](q)) < 0)
+		return rc;
+	return (ssize_t)q->found;
+}
+
+ssize_t ss_resolve(const char *text, enum ss_scheme expect,
+		   struct ss_endpoint *list, size_t room, struct ss_diag *why)
+{
 	struct question q = { .text = text,
 			      .rest = text,
 			      .list = list,
 			      .room = room,
 			      .why = why };
-	int rc;
-	if ((rc = parse_scheme(&q)) < 0 ||
-	    (rc = check_scheme(&q, expect)) < 0 ||
-	    (rc = parse[q.scheme](&q)) < 0)
-		return rc;
-	return (ssize_t)q.found;
+	return answer(&q, expect);
+}
+
+ssize_t address_parse(const char *text, enum ss_scheme expect,
+		      struct ss_endpoint *list, size_t room,
+		      struct ss_diag *why)
+{
+	struct question q = { .text = text,
+			      .rest = text,
+			      .numeric = true,
+			      .list = list,
+			      .room = room,
+			      .why = why };
+	return answer(&q, expect);
 }
 
 /*

@@ -221,6 +221,20 @@ void ss_source_close(struct ss_server *server, struct ss_source *source)
 		sys_close(fd);
 }
 
+size_t channel_socket_size(void)
+{
+	return sizeof(struct sock);
+}
+
+void channel_push_socket(struct ss_request *req, int fd, unsigned flags)
+{
+	struct sock *sock = ss_request_space(req);
+	sock->source.fd = fd;
+	sock->source.flags = flags;
+	ss_channel_push(req, &sock->channel, &sock_ops);
+	req->source = &sock->source;
+}
+
 int ss_request_accept(struct ss_server *server, struct ss_listener *listener,
 		      int fd, unsigned flags, const struct ss_address *peer,
 		      struct ss_request **result)
@@ -231,15 +245,11 @@ int ss_request_accept(struct ss_server *server, struct ss_listener *listener,
 		sys_close(fd);
 		return r;
 	}
-	struct sock *sock = ss_request_space(req);
-	sock->source.fd = fd;
-	sock->source.flags = flags;
 	if ((server->flags & SS_LAYER_THREADS) && !(flags & SS_SOURCE_ADOPTED))
-		sock->source.flags |= SS_SOURCE_BLOCKS;
+		flags |= SS_SOURCE_BLOCKS;
+	channel_push_socket(req, fd, flags);
 	if (listener)
-		sock->source.timeout_ms = listener->timeout_ms;
-	ss_channel_push(req, &sock->channel, &sock_ops);
-	req->source = &sock->source;
+		req->source->timeout_ms = listener->timeout_ms;
 	if (peer && ss_request_set_peer(req, peer) < 0) {
 		ss_request_drop(req);
 		return -ENOMEM;

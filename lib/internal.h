@@ -318,6 +318,16 @@ void linger_close(struct ss_server *server, struct ss_request *req);
 /* close.c */
 int close_gracefully(struct ss_server *server);
 
+/* address.c */
+/* ss_resolve without looking up names: -EINPROGRESS where there is one. */
+ssize_t address_parse(const char *text, enum ss_scheme expect,
+		      struct ss_endpoint *list, size_t room,
+		      struct ss_diag *why);
+
+/* "TEXT: WHY", clean and cut to fit; returns code.  why may be NULL. */
+int address_refuse(struct ss_diag *why, const char *text, int code,
+		   const char *fmt, ...) SS_PRINTF(4, 5);
+
 /* log.c */
 void log_init(struct ss_server *server);
 
@@ -357,6 +367,8 @@ struct rare {
 	struct ss_timeouts own_timeouts; /* ss_request_set_timeouts */
 	struct ss_timeouts timeouts;	 /* in force, if not the server's */
 	int wake_pipe[2];		 /* lock; -1: none */
+	struct ss_request *owner;   /* of a further stream; NULL: a request */
+	struct ss_request *streams; /* a request's further ones; lock */
 };
 
 enum request_cancel {
@@ -417,12 +429,18 @@ struct ss_request {
 int base_resume(struct ss_server *server, struct ss_request *req);
 int request_new(struct ss_server *server, struct ss_listener *listener,
 		size_t space, struct ss_request **result);
+/* One that is nothing yet; NULL: no memory.  And back. */
+struct ss_request *request_alloc(struct ss_server *server, size_t space);
+void request_release(struct ss_request *req);
 void request_register(struct ss_request *req);
 bool request_runs_here(struct ss_server *server); /* lock */
 void requests_cancel(struct ss_server *server, bool force, bool idle_only);
 void request_refuse(struct ss_request *req, enum ss_refused reason, int status);
 void requests_free_spares(struct ss_server *server);
 struct rare *request_rare(struct ss_request *req);
+
+/* streams.c */
+void streams_free(struct ss_request *req);
 
 /* timeout.c */
 struct ss_timeouts timeouts_over(const struct ss_timeouts *first,
@@ -435,6 +453,8 @@ bool timeout_total(struct ss_request *req, int64_t *deadline);
 int timeout_overdue(struct ss_request *req);
 
 /* channel.c */
+size_t channel_socket_size(void);
+void channel_push_socket(struct ss_request *req, int fd, unsigned flags);
 void channels_close(struct ss_request *req);
 size_t channels_pending(const struct ss_request *req);
 ssize_t channel_send_to(struct ss_channel *channel, const void *buf, size_t n,
@@ -447,6 +467,7 @@ void stream_free(struct ss_request *req);
 void buffers_free(struct ss_server *server);
 size_t stream_buffered(const struct ss_request *req);
 int stream_wait(struct ss_request *req, const struct ss_block *block);
+void stream_pause(struct ss_request *req);
 ssize_t stream_fill(struct ss_request *req, size_t room);
 const unsigned char *stream_data(const struct ss_request *req);
 void stream_consume(struct ss_request *req, size_t n);
@@ -472,6 +493,8 @@ int wait_several(struct ss_server *server, struct ss_request *req,
 		 struct ss_wait *waits, int count, int64_t deadline);
 int wait_wake(struct ss_server *server, struct ss_request *req);
 void wait_ring(struct ss_request *req); /* lock */
+/* From now on wait_ring ends its waits.  -errno. */
+int wait_wakeable(struct ss_request *req);
 
 static inline const struct ss_ops *self(const struct ss_server *server)
 {
@@ -481,6 +504,8 @@ static inline const struct ss_ops *self(const struct ss_server *server)
 /* Whether everything is to fail now. */
 static inline bool stream_forced(const struct ss_request *req)
 {
+	if (req->rare && req->rare->owner)
+		req = req->rare->owner;
 	return atomic_load_explicit(&req->cancel, memory_order_relaxed) ==
 		       CANCEL_FORCED ||
 	       atomic_load_explicit(&req->server->slot->phase,
@@ -493,7 +518,7 @@ static inline bool stream_forced(const struct ss_request *req)
  */
 static inline int64_t timeout_deadline(struct ss_request *req, short events)
 {
-	if (req->timed)
+	if (req->timed || req->rare)
 		return timeout_compute(req, events);
 	return req->deadline = SS_NONE;
 }
@@ -501,6 +526,12 @@ static inline int64_t timeout_deadline(struct ss_request *req, short events)
 static inline int64_t now(struct ss_server *server)
 {
 	return self(server)->now(server);
+}
+
+/* Whose stream it is: who waits, is cancelled and fails in its place. */
+static inline struct ss_request *owner_of(struct ss_request *req)
+{
+	return req->rare && req->rare->owner ? req->rare->owner : req;
 }
 
 static inline void count(atomic_ullong *counter)

@@ -120,6 +120,10 @@ static void close_requests(struct ss_server *server,
 		}
 		if (r->source && !(r->source->flags & SS_SOURCE_DGRAM))
 			close_fd(&r->source->fd);
+		for (struct ss_request *further = r->rare ? r->rare->streams
+							  : NULL;
+		     further; further = further->next)
+			close_fd(&further->source->fd);
 	}
 }
 

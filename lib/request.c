@@ -26,8 +26,18 @@ static struct ss_request *take_spare(struct ss_server *server, size_t space)
 	return req;
 }
 
-int request_new(struct ss_server *server, struct ss_listener *listener,
-		size_t space, struct ss_request **result)
+/* With the lock held.  False: it is to be freed. */
+static bool keep_spare(struct ss_server *server, struct ss_request *req)
+{
+	if (server->spare_count >= SPARES)
+		return false;
+	req->queue_next = server->spares;
+	server->spares = req;
+	server->spare_count++;
+	return true;
+}
+
+struct ss_request *request_alloc(struct ss_server *server, size_t space)
 {
 	size_t extra = server->request_states + space;
 	struct ss_request *req = take_spare(server, space);
@@ -37,17 +47,26 @@ int request_new(struct ss_server *server, struct ss_listener *listener,
 	else
 		req = sys_malloc(sizeof(*req) + extra);
 	if (!req)
-		return -ENOMEM;
+		return NULL;
 	struct rare *kept = spare ? req->rare : NULL;
 	memset(req, 0, sizeof(*req) + server->request_states + space);
 	req->rare = kept;
 	req->server = server;
-	req->listener = listener;
 	req->space = (uint32_t)space;
+	req->deadline = SS_NONE;
+	return req;
+}
+
+int request_new(struct ss_server *server, struct ss_listener *listener,
+		size_t space, struct ss_request **result)
+{
+	struct ss_request *req = request_alloc(server, space);
+	if (!req)
+		return -ENOMEM;
+	req->listener = listener;
 	req->id = atomic_fetch_add(&server->page->next_id, 1);
 	req->handler = server->config.handler;
 	req->accepted_at = now(server);
-	req->deadline = SS_NONE;
 	timeout_merge(req);
 	*result = req;
 	return 0;
@@ -157,6 +176,7 @@ static int conclude(struct ss_request *req, int r)
 	struct ss_server *server = req->server;
 	if (r < 0)
 		accept_error(server, req, r, (enum ss_phase)req->phase);
+	streams_free(req);
 	self(server)->shutdown_request(server, req);
 	count_bytes(req);
 	return r;
@@ -281,12 +301,22 @@ void ss_request_end(struct ss_request *req, int status)
 	/* A wake-up under the lock: after it the server may be freed. */
 	if (wanted && !on_loop)
 		ss_turn_now(server);
-	bool spare = server->spare_count < SPARES;
-	if (spare) {
-		req->queue_next = server->spares;
-		server->spares = req;
-		server->spare_count++;
+	bool spare = keep_spare(server, req);
+	pthread_mutex_unlock(&server->lock);
+	if (!spare) {
+		sys_free(req->rare);
+		sys_free(req);
 	}
+}
+
+void request_release(struct ss_request *req)
+{
+	struct ss_server *server = req->server;
+	stream_free(req);
+	pthread_mutex_lock(&server->lock);
+	if (req->rare)
+		rare_reset(req->rare);
+	bool spare = keep_spare(server, req);
 	pthread_mutex_unlock(&server->lock);
 	if (!spare) {
 		sys_free(req->rare);
@@ -425,6 +455,19 @@ int ss_request_set_local(struct ss_request *req, const struct ss_address *local)
 	return 0;
 }
 
+/* Of further streams; of those that were accepted it is known. */
+static int ask_peer(struct ss_request *req, struct ss_address *address)
+{
+	int fd = owner_of(req) == req ? -ENOTSUP : ss_request_fd(req);
+	if (fd < 0)
+		return fd;
+	address->len = sizeof(address->u);
+	if (sys_getpeername(fd, &address->u.sa, &address->len) == 0)
+		return 0;
+	address->len = 0;
+	return -errno;
+}
+
 int ss_request_peer(struct ss_request *req, struct ss_address *address)
 {
 	if (req->rare && req->rare->peer.len) {
@@ -434,7 +477,7 @@ int ss_request_peer(struct ss_request *req, struct ss_address *address)
 	memset(address, 0, sizeof(*address));
 	address->len = compact_length(&req->peer);
 	if (!address->len)
-		return -ENOTSUP;
+		return ask_peer(req, address);
 	memcpy(&address->u, req->peer.bytes, address->len);
 	return 0;
 }
@@ -466,7 +509,7 @@ char *ss_peer_name(struct ss_request *req, char *buf, size_t size)
 
 void *ss_state(struct ss_request *req)
 {
-	return req->state;
+	return owner_of(req)->state;
 }
 
 void *ss_request_user(const struct ss_request *req)
@@ -544,7 +587,7 @@ int ss_request_fd(const struct ss_request *req)
 
 int ss_fail(struct ss_request *req, int code, const char *fmt, ...)
 {
-	struct rare *rare = request_rare(req);
+	struct rare *rare = request_rare(owner_of(req));
 	if (!rare)
 		return code;
 	rare->failure.code = code;

@@ -264,7 +264,7 @@ int ss_request_ending(const struct ss_request *req)
 	const struct ss_server *server = req->server;
 	if (!req->on_loop && !server->child &&
 	    atomic_load(&req->cancel) == CANCEL_NONE &&
-	    atomic_load(&server->page->phase) == STOP_OPEN)
+	    atomic_load(&server->slot->phase) == STOP_OPEN)
 		return 0;
 	struct stop_view view = stop_look(req->server, req);
 	return stop_ending(req, &view);

@@ -140,8 +140,8 @@ int stream_wait(struct ss_request *req, const struct ss_block *block)
 	struct ss_server *server = req->server;
 	int64_t deadline = nearest(req->deadline, block->until);
 	req->streak = 0;
-	int r = self(server)->wait(server, req, block->source, block->events,
-				   deadline);
+	int r = self(server)->wait(server, owner_of(req), block->source,
+				   block->events, deadline);
 	if (block->source)
 		block->source->flags &= ~(unsigned)SS_SOURCE_DRY;
 	if (r != -ETIMEDOUT)
@@ -170,13 +170,13 @@ static void note_input(struct ss_request *req, size_t n)
 }
 
 /* One whose peer is always faster lets others have their turn (op `wait`). */
-static void pause_now_and_then(struct ss_request *req)
+void stream_pause(struct ss_request *req)
 {
 	struct ss_server *server = req->server;
 	if (!(server->flags & SS_LAYER_PARKS) || ++req->streak < STREAK)
 		return;
 	req->streak = 0;
-	self(server)->wait(server, req, NULL, 0, 0);
+	self(server)->wait(server, owner_of(req), NULL, 0, 0);
 }
 
 /*
@@ -191,7 +191,7 @@ static ssize_t read_some(struct ss_request *req, void *given, size_t n)
 	}
 	if (timeout_deadline(req, POLLIN) != SS_NONE && timeout_overdue(req))
 		return -ETIMEDOUT;
-	pause_now_and_then(req);
+	stream_pause(req);
 	for (;;) {
 		if (stream_forced(req))
 			return -ECANCELED;

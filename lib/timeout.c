@@ -24,6 +24,18 @@ struct ss_timeouts timeouts_over(const struct ss_timeouts *first,
 	};
 }
 
+/*
+ * A further stream has its owner's time-outs under its own, as they are now,
+ * and its owner's total; the first byte is counted from its own beginning.
+ */
+static void merge_further(struct ss_request *req)
+{
+	struct rare *rare = req->rare;
+	rare->timeouts =
+		timeouts_over(&rare->own_timeouts, rare->owner->timeouts);
+	req->timeouts = &rare->timeouts;
+}
+
 static void note_timed(struct ss_request *req)
 {
 	const struct ss_timeouts *t = req->timeouts;
@@ -37,7 +49,9 @@ int timeout_merge(struct ss_request *req)
 {
 	const struct ss_server *server = req->server;
 	req->timeouts = &server->timeouts;
-	if (req->rare || req->handler != server->config.handler) {
+	if (owner_of(req) != req) {
+		merge_further(req);
+	} else if (req->rare || req->handler != server->config.handler) {
 		struct rare *rare = request_rare(req);
 		if (!rare)
 			return -ENOMEM;
@@ -86,13 +100,18 @@ int64_t timeout_compute(struct ss_request *req, short events)
 	if (kept)
 		return req->deadline;
 	req->deadline = SS_NONE;
+	const struct ss_request *owner = owner_of(req);
+	if (owner != req)
+		timeout_merge(req);
+	if (!req->timed)
+		return SS_NONE;
 	const struct ss_timeouts *t = req->timeouts;
 	int64_t at = now(req->server);
 	uint64_t in =
 		atomic_load_explicit(&req->bytes_in, memory_order_relaxed);
-	offer(req, req->accepted_at, t->total_ms, SS_TIMEOUT_TOTAL);
-	if (req->phase < SS_PHASE_SETUP)
-		offer(req, req->accepted_at, t->handshake_ms,
+	offer(req, owner->accepted_at, t->total_ms, SS_TIMEOUT_TOTAL);
+	if (owner->phase < SS_PHASE_SETUP)
+		offer(req, owner->accepted_at, t->handshake_ms,
 		      SS_TIMEOUT_HANDSHAKE);
 	if ((events & POLLIN) && !in && t->first_byte_ms > 0)
 		offer(req, req->accepted_at, t->first_byte_ms,
@@ -133,7 +152,7 @@ int timeout_overdue(struct ss_request *req)
 
 int timeout_struck(struct ss_request *req)
 {
-	req->timeout = req->timeout_kind;
+	owner_of(req)->timeout = req->timeout = req->timeout_kind;
 	return -ETIMEDOUT;
 }
 

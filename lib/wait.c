@@ -123,8 +123,10 @@ int wait_wake(struct ss_server *server, struct ss_request *req)
 	return 0;
 }
 
-static int make_wakeable(struct ss_request *req)
+int wait_wakeable(struct ss_request *req)
 {
+	if (req->server->flags & SS_LAYER_PARKS)
+		return 0;
 	struct rare *rare = request_rare(req);
 	if (!rare)
 		return -ENOMEM;
@@ -159,13 +161,15 @@ static int ready_already(struct ss_wait *waits, int count)
 int ss_wait_any(struct ss_request *req, struct ss_wait *waits, int count,
 		int64_t deadline)
 {
+	req = owner_of(req);
 	if (count < 0 || count > WAITS_MAX)
 		return -EINVAL;
+	stream_pause(req);
 	int ready = ready_already(waits, count);
 	if (ready)
 		return ready;
 	struct ss_server *server = req->server;
-	int r = server->flags & SS_LAYER_PARKS ? 0 : make_wakeable(req);
+	int r = wait_wakeable(req);
 	if (r < 0)
 		return r;
 	bool bounded = timeout_total(req, &deadline);
@@ -173,8 +177,16 @@ int ss_wait_any(struct ss_request *req, struct ss_wait *waits, int count,
 	return r == 0 && bounded ? timeout_struck(req) : r;
 }
 
+int ss_wait_fd(struct ss_request *req, int fd, short events, int64_t deadline)
+{
+	struct ss_wait wait = { .fd = fd, .events = events };
+	int r = ss_wait_any(req, &wait, 1, deadline);
+	return r > 0 ? wait.revents : r;
+}
+
 int ss_offload(struct ss_request *req, int (*fn)(void *arg), void *arg)
 {
+	req = owner_of(req);
 	return self(req->server)->offload(req->server, req, fn, arg);
 }
 

@@ -185,6 +185,34 @@ int write_finish(struct ss_request *req)
 	return ss_flush(req);
 }
 
+/* What goes without waiting, and the same in bytes; -EAGAIN: nothing. */
+static ssize_t push_now(struct ss_request *req, const void *buf, size_t n)
+{
+	struct iovec iov = { (void *)buf, n };
+	struct ss_block block;
+	ssize_t r;
+	do
+		r = ss_channel_writev(req->top, &iov, 1, &block);
+	while (r == -EINTR);
+	if (r > 0)
+		note_output(req, (size_t)r);
+	return r;
+}
+
+static ssize_t flush_now(struct ss_request *req)
+{
+	while (held(req)) {
+		ssize_t r = push_now(req, req->out->data + req->out->head,
+				     held(req));
+		if (r <= 0)
+			return r ? r : -EAGAIN;
+		req->out->head += (size_t)r;
+		if (!held(req))
+			req->out->head = req->out->tail = 0;
+	}
+	return 0;
+}
+
 /* ---- writing --------------------------------------------------------------*/
 
 static ssize_t total_of(const struct iovec *iov, int count)
@@ -255,6 +283,22 @@ ssize_t ss_write(struct ss_request *req, const void *buf, size_t n)
 	req->midway = false;
 	int r = push_one(req, iov, &req->sent);
 	return r < 0 ? r : (ssize_t)n;
+}
+
+ssize_t ss_try_write(struct ss_request *req, const void *buf, size_t n)
+{
+	if (!n || req->dgram)
+		return ss_write(req, buf, n);
+	req->sent = 0;
+	if (stream_forced(req))
+		return -ECANCELED;
+	req->midway = false;
+	ssize_t r = flush_now(req);
+	if (r == 0)
+		r = push_now(req, buf, n);
+	if (r > 0)
+		req->sent = (size_t)r;
+	return r;
 }
 
 size_t ss_sent(const struct ss_request *req)

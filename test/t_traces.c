@@ -375,7 +375,7 @@ static char thread_of(const struct scene *scene)
 /* Parent, thread or child: where its requests run. */
 static char where_run(const struct scene *scene)
 {
-	return forks(scene)		   ? 'C'
+	return forks(scene)		  ? 'C'
 	       : model_sync(scene->model) ? loop_of(scene)
 					  : thread_of(scene);
 }

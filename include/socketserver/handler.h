@@ -21,6 +21,7 @@
 #include <sys/uio.h>
 
 #include <socketserver/address.h>
+#include <socketserver/client.h>
 #include <socketserver/common.h>
 
 SS_BEGIN_DECLS
@@ -204,6 +205,12 @@ SS_API ssize_t ss_writev(struct ss_request *req, const struct iovec *iov,
 SS_API ssize_t ss_printf(struct ss_request *req, const char *fmt, ...)
 	SS_PRINTF(2, 3);
 
+/*
+ * What goes without waiting, after what is buffered: how many bytes, perhaps
+ * fewer than n; -EAGAIN: none.  Datagrams: as ss_write.
+ */
+SS_API ssize_t ss_try_write(struct ss_request *req, const void *buf, size_t n);
+
 /* How many bytes of the last write went, or were buffered. */
 SS_API size_t ss_sent(const struct ss_request *req);
 
@@ -292,8 +299,37 @@ struct ss_wait {
 SS_API int ss_wait_any(struct ss_request *req, struct ss_wait *waits, int count,
 		       int64_t deadline);
 
+/* The same for one descriptor that is not the library's: its revents, > 0. */
+SS_API int ss_wait_fd(struct ss_request *req, int fd, short events,
+		      int64_t deadline);
+
 /* Sleeps; 0, or -ETIMEDOUT, -EINTR, -ECANCELED as above. */
 SS_API int ss_sleep(struct ss_request *req, int ms);
+
+/* ---- further streams ----------------------------------------------------*/
+
+/*
+ * A stream of the handler's own beside its client's: a connection to somebody
+ * else (ss_connect), or one end of a socketpair(2).  All that reads, writes,
+ * frames, waits, half-closes or sets options takes it as it takes the request,
+ * and it ends as the request does: it shares the request's handler and state,
+ * its time-outs (ss_request_set_timeouts lays others over them for this stream
+ * alone; first_byte_ms counts from here, total_ms from the request's
+ * beginning), ss_cancel, ss_wake and the server's end.  What ss_fail is told
+ * is told of the request.  Bytes, user pointer, addresses and buffers are its
+ * own.  To the server it is no request.
+ *
+ * It owns fd, a connected stream socket, from then on, on failure too.
+ * -EPROTOTYPE: it is of another type.  -ENOTSOCK, -EBADF.  -ENOMEM, -EMFILE.
+ */
+SS_API int ss_stream_new(struct ss_request *req, int fd,
+			 struct ss_request **stream);
+
+/*
+ * Flushes, closes and frees it; NULL is ignored.  Those that are left when the
+ * request has ended, after finish, are freed by the library.
+ */
+SS_API void ss_stream_free(struct ss_request *stream);
 
 /* ---- the socket ---------------------------------------------------------*/
 

@@ -651,12 +651,28 @@ static int wait_for_input(struct memory *memory, struct memory_channel *mine,
 	return r;
 }
 
+/* A further stream's socket is looked at once; then time jumps. */
+static int wait_alone_for(struct ss_server *server, struct ss_request *req,
+			  struct ss_source *source, short events,
+			  int64_t deadline)
+{
+	const struct ss_ops *super =
+		ss_super(server, ss_server_transport(server));
+	struct memory *memory = memory_of(server);
+	int64_t at = deadline == SS_NONE ? SS_NONE : memory->clock;
+	int r = super->wait(server, req, source, events, at);
+	return r == -ETIMEDOUT ? wait_alone(memory, deadline) : r;
+}
+
 static int mem_wait(struct ss_server *server, struct ss_request *req,
 		    struct ss_source *source, short events, int64_t deadline)
 {
 	struct memory *memory = memory_of(server);
 	struct memory_channel *mine = req ? ss_request_space(req) : NULL;
-	if (!mine || source != &mine->source || !(events & POLLIN))
+	bool other = !mine || source != &mine->source || !(events & POLLIN);
+	if (other && !memory->concurrent)
+		return wait_alone_for(server, req, source, events, deadline);
+	if (other)
 		return ss_super(server, ss_server_transport(server))
 			->wait(server, req, source, events, deadline);
 	if (!memory->concurrent)
@@ -671,7 +687,9 @@ static struct memory_channel *channel_of(struct ss_request *req)
 	if (transport != &ss_memory_server &&
 	    transport != &ss_memory_datagram_server)
 		return NULL;
-	return ss_request_space(req);
+	/* A further stream is a socket here, too. */
+	struct memory_channel *mine = ss_request_space(req);
+	return ss_request_source(req) == &mine->source ? mine : NULL;
 }
 
 /* With the lock held.  Writing never waits, nor does reading a packet. */
