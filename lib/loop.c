@@ -13,6 +13,8 @@ static void woken(struct ss_server *server, struct ss_watch *watch)
 {
 	(void)watch;
 	stop_drain_wake(server);
+	/* By this turn; who asks from now on writes to the pipe again. */
+	atomic_store(&server->turn_wanted, false);
 }
 
 int loop_init(struct ss_server *server)

@@ -43,7 +43,7 @@ SS_API const struct ss_layer *ss_transport_for(const char *address,
  * Memory: a server and its clients in one process, without socket or thread,
  * under sync without a clock: time stands still, and jumps to the deadline
  * that a handler waits for.  There a handler that wants more than its client
- * sent sees end of file.  Under threading it waits.  No address is needed.
+ * sent sees end of file.  Under threads it waits.  No address is needed.
  */
 SS_API extern const struct ss_layer ss_memory_server;
 SS_API extern const struct ss_layer ss_memory_datagram_server;
@@ -61,7 +61,7 @@ SS_API void ss_memory_shutdown(struct ss_memory_client *client);
 /*
  * What the server wrote; for datagrams one packet, its end cut off at n.
  * Serves the server first where nobody else does (sync).  0: end of file.
- * -EAGAIN: nothing yet; under threading it waits up to a second for it.
+ * -EAGAIN: nothing yet; under threads it waits up to a second for it.
  */
 SS_API ssize_t ss_memory_recv(struct ss_memory_client *client, void *buf,
 			      size_t n);

@@ -191,7 +191,8 @@ SS_API int ss_server_socket_type(const struct ss_server *server);
 /* Why a client was turned away. */
 enum ss_refused {
 	SS_REFUSED_VERIFY,  /* verify_request said no */
-	SS_REFUSED_FULL,    /* max_active under SS_FULL_REFUSE */
+	SS_REFUSED_FULL,    /* max_active under SS_FULL_REFUSE, or given up
+			       while it waited for a place */
 	SS_REFUSED_PROCESS, /* no thread, process or memory for it */
 	SS_REFUSED_MAX,
 };
