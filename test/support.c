@@ -26,6 +26,7 @@ int rounds(int quick)
 /* With one worker a client finds what the one before it left, as elsewhere;
  * t_prefork has more. */
 static const struct ss_prefork_options one = { .workers = 1 };
+static const struct ss_fiber_options one_loop = { .loops = 1 };
 
 const struct model models[] = {
 	{ "sync", { { NULL, NULL } }, 1 },
@@ -43,8 +44,10 @@ const struct model models[] = {
 	{ "prefork:fiber",
 	  { { &ss_prefork_mixin, &one }, { &ss_fiber_mixin, NULL } },
 	  0 },
+	{ "fiber, one loop", { { &ss_fiber_mixin, &one_loop } }, 0 },
 };
 const int model_count = sizeof(models) / sizeof(*models);
+const int plain_count = sizeof(models) / sizeof(*models) - 1;
 
 bool model_sync(const struct model *model)
 {
@@ -162,6 +165,17 @@ const char *fresh_address(const struct transport *transport)
 		snprintf(text, sizeof(text), "%s://127.0.0.1:0",
 			 transport->name);
 	return text;
+}
+
+bool on_serving_thread(const struct model *model,
+		       const struct transport *transport)
+{
+	if (!model_has(model, &ss_fiber_mixin))
+		return model_sync(model);
+	if (model_supervised(model) || sys_processors() == 1)
+		return true;
+	return model->mixins[0].options ||
+	       !(transport->layer->flags & SS_LAYER_SOCKET);
 }
 
 struct ss_config config_of(const struct model *model,

@@ -32,12 +32,13 @@ int rounds(int quick);
 /* ---- every model, every transport -----------------------------------------*/
 
 struct model {
-	const char *name;	 /* for -m of echo_server */
+	const char *name;	 /* for -m of echo_server, but for the last */
 	struct ss_use mixins[3]; /* none: sync */
 	int at_once; /* requests served at a time, at least; 0: any number */
 };
 extern const struct model models[];
 extern const int model_count;
+extern const int plain_count; /* so many, the first, are echo_server's too */
 
 struct transport {
 	const char *name;
@@ -71,6 +72,10 @@ const char *fresh_address(const struct transport *transport);
 
 /* A private directory, removed when the test's process ends well. */
 const char *scratch(void);
+
+/* Whether the serving thread itself runs the requests. */
+bool on_serving_thread(const struct model *model,
+		       const struct transport *transport);
 
 /* The configuration of one model over one transport. */
 struct ss_config config_of(const struct model *model,

@@ -10,7 +10,7 @@
 #include <sys/time.h>
 #include <sys/wait.h>
 
-enum { SYNC, THREADING, FORKING, POOL };
+enum { SYNC, THREADING, FORKING, POOL, FIBER, FIBER1 = 9 };
 enum { TCP, UDP, UNIX, UNIXGRAM };
 
 /* What a test, its threads and its nodes share. */
@@ -485,13 +485,14 @@ static int (*const bodies[])(struct ss_server *) = {
 	ss_serve_forever,
 };
 
-enum { CAPPED = 3 };
+enum { CAPPED = 5 };
 
 /* Who waits outside of the library sees the gate open again. */
 START_TEST(the_cap_opens_under_every_loop)
 {
 	static const enum ss_full fulls[] = { SS_FULL_WAIT, SS_FULL_QUEUE };
-	static const int capped[CAPPED] = { THREADING, FORKING, POOL };
+	static const int capped[CAPPED] = { THREADING, FORKING, POOL, FIBER,
+					    FIBER1 };
 	int fds[4];
 	board_new();
 	struct ss_config config = config_for(capped[_i % CAPPED], TCP);

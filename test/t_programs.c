@@ -1438,7 +1438,7 @@ static TCase *add_case(Suite *suite, const char *name)
 static void add_serving(Suite *suite)
 {
 	TCase *tcase = add_case(suite, "serving");
-	int all = model_count * transport_count;
+	int all = plain_count * transport_count;
 	tcase_add_loop_test(
 		tcase, programs_echo_over_every_transport_under_every_model, 0,
 		2 * all);
@@ -1457,21 +1457,21 @@ static void add_serving(Suite *suite)
 static void add_stopping(Suite *suite)
 {
 	TCase *tcase = add_case(suite, "stopping");
-	int all = model_count * transport_count;
+	int all = plain_count * transport_count;
 	tcase_add_loop_test(tcase, programs_stop_when_told_to, 0, all);
 	tcase_add_loop_test(tcase, programs_stop_ends_idle_clients, 0,
-			    model_count);
+			    plain_count);
 	tcase_add_loop_test(tcase, programs_stop_lets_conversations_end, 0,
-			    model_count);
+			    plain_count);
 	tcase_add_loop_test(tcase, programs_stop_drains_no_longer_than_allowed,
-			    0, model_count);
+			    0, plain_count);
 	tcase_add_loop_test(tcase,
 			    programs_stop_does_not_wait_for_a_drain_of_zero, 0,
-			    model_count);
+			    plain_count);
 	tcase_add_loop_test(tcase, programs_stop_at_once_at_the_second_signal,
-			    0, model_count);
+			    0, plain_count);
 	tcase_add_loop_test(tcase, programs_stop_at_once_at_two_signals, 0,
-			    model_count);
+			    plain_count);
 	tcase_add_loop_test(tcase, programs_once_serve_one_request, 0, all);
 }
 
@@ -1488,10 +1488,10 @@ static void add_words(Suite *suite)
 		       programs_leave_nothing_when_the_second_address_fails);
 	tcase_add_test(tcase, programs_say_when_standard_output_fails);
 	tcase_add_loop_test(tcase, programs_verbose_tells_of_each_request, 0,
-			    model_count);
+			    plain_count);
 	tcase_add_test(tcase, programs_tell_as_much_as_asked);
 	tcase_add_loop_test(tcase, programs_serve_without_standard_error, 0,
-			    model_count);
+			    plain_count);
 }
 
 static void add_limits(Suite *suite)
@@ -1499,20 +1499,20 @@ static void add_limits(Suite *suite)
 	TCase *tcase = add_case(suite, "limits");
 	tcase_add_loop_test(tcase, programs_cut_datagrams_at_max_packet, 0, 2);
 	tcase_add_loop_test(tcase, programs_full_keeps_the_next_client_waiting,
-			    0, 3 * (model_count - 1));
+			    0, 3 * (plain_count - 1));
 	tcase_add_loop_test(tcase, programs_full_refuses_the_next_client, 0,
-			    model_count - 1);
+			    plain_count - 1);
 	tcase_add_loop_test(tcase, programs_end_silent_clients, 0,
-			    3 * model_count);
+			    3 * plain_count);
 	tcase_add_loop_test(tcase, programs_end_slow_clients_at_the_total, 0,
-			    model_count);
+			    plain_count);
 }
 
 static void add_client(Suite *suite)
 {
 	TCase *tcase = add_case(suite, "client");
 	tcase_add_loop_test(tcase, client_carries_much_through_a_pipe, 0,
-			    model_count);
+			    plain_count);
 	tcase_add_loop_test(tcase, client_shows_every_byte, 0, transport_count);
 	tcase_add_test(tcase, client_says_that_no_datagram_came_back);
 	tcase_add_test(tcase, client_escapes_newlines_of_datagrams);

@@ -13,10 +13,10 @@
 /* A sync server has one thread less to race with, a forking one is dear. */
 enum { ROUNDS = 200, SYNC_ROUNDS = 50, FORKING_ROUNDS = 8, CLIENTS = 3 };
 enum { BRIEF_MS = 1 };
-enum { SYNC, THREADING, FORKING, POOL };
+enum { SYNC, THREADING, FORKING, POOL, FIBER, FIBER1 = 9 };
 
 /* Those that serve in this process. */
-static const int raced[] = { SYNC, THREADING, POOL };
+static const int raced[] = { SYNC, THREADING, POOL, FIBER, FIBER1 };
 enum { RACED = sizeof(raced) / sizeof(*raced) };
 
 /* ---- chance ---------------------------------------------------------------*/

@@ -215,6 +215,7 @@ static void storm(const char *url, bool stream, bool crowd)
 
 static const struct ss_threading_options hasty = { .idle_ms = 20 };
 static const struct ss_pool_options eight = { .threads = 8 };
+static const struct ss_fiber_options two = { .loops = 2 };
 
 static struct ss_config counted(const struct model *model,
 				const struct transport *transport,
@@ -226,6 +227,11 @@ static struct ss_config counted(const struct model *model,
 	if (model_has(model, &ss_pool_mixin)) {
 		use_options(&config, &ss_pool_mixin, &eight);
 		kept_threads = eight.threads;
+	}
+	if (model_has(model, &ss_fiber_mixin) &&
+	    !on_serving_thread(model, transport)) {
+		use_options(&config, &ss_fiber_mixin, &two);
+		kept_threads = two.loops;
 	}
 	use_last(&config, &answerer, NULL);
 	config.poll_interval_ms = 5;

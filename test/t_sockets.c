@@ -684,9 +684,12 @@ static int tell_nagle(struct ss_request *req)
 	return 0;
 }
 
-static const struct ss_handler slow = { .name = "nagle", .handle = tell_nagle };
+static const struct ss_handler slow = { .name = "nagle",
+					.handle = tell_nagle,
+					.speaks_first = true };
 static const struct ss_handler quick = { .name = "quick",
 					 .handle = tell_nagle,
+					 .speaks_first = true,
 					 .disable_nagle_algorithm = true };
 
 START_TEST(nagle_is_off_from_accept_on_if_asked)

@@ -91,6 +91,14 @@ static int await_stop(struct ss_request *req)
 	return ss_stopping(req);
 }
 
+/* Where the thread has others to run too, they run, as long as it may wait. */
+static void pause_here(struct ss_request *req)
+{
+	bool parks = ss_server_flags(ss_request_server(req)) & SS_LAYER_PARKS;
+	if (!parks || ss_sleep(req, 10) < 0)
+		pause_ms(1);
+}
+
 /* Blocks where the library cannot reach it. */
 static int hold(struct ss_request *req)
 {
@@ -101,7 +109,7 @@ static int hold(struct ss_request *req)
 		if (!told && ss_stopping(req))
 			tape_note(&board->tape, "stopping");
 		told = ss_stopping(req);
-		pause_ms(1);
+		pause_here(req);
 	}
 	return PONG;
 }
@@ -299,7 +307,7 @@ static struct ss_config config_for(const struct model *model,
 	return config;
 }
 
-enum { SYNC, THREADING, FORKING, POOL };
+enum { SYNC, THREADING, FORKING, POOL, FIBER, FIBER1 = 9 };
 enum { TCP, UDP, UNIX, UNIXGRAM };
 
 /* ---- layers that tell -----------------------------------------------------*/
@@ -345,10 +353,10 @@ static int serve_then_pause(struct ss_server *server)
 /* Those that serve in the server's own process. */
 static const struct model *served_models(int i)
 {
-	static const int served[] = { SYNC, THREADING, POOL };
+	static const int served[] = { SYNC, FIBER1, THREADING, POOL, FIBER };
 	return &models[served[i]];
 }
-enum { SERVED = 3 };
+enum { SERVED = 5, SERVED_APART = 2 }; /* from that one on: by threads */
 
 static int64_t clock_us(void)
 {
@@ -503,15 +511,20 @@ START_TEST(shutdown_leaves_a_server_that_can_serve_again)
 		ck_assert_int_eq(ss_shutdown_wait(served.server, SS_NONE), 0);
 		pthread_join(served.thread, NULL);
 		ck_assert_int_eq(served.result, 0);
-		if (_i != SYNC) {
-			ck_assert_int_eq(ask(before, "ping"), PONG);
-			close(before);
-		}
+		if (_i != SYNC)
+			tell(before, "ping");
+		if (_i >= SERVED_APART)
+			ck_assert_int_eq(hear(before), PONG);
 		int between = dial(served.url);
 		tell(between, "ping");
 		pthread_create(&served.thread, NULL, serve_again, &served);
 		ck_assert_int_eq(hear(between), PONG);
 		close(between);
+		/* Its fiber goes on when the loop does. */
+		if (_i != SYNC && _i < SERVED_APART)
+			ck_assert_int_eq(hear(before), PONG);
+		if (_i != SYNC)
+			close(before);
 	}
 	served_stop(&served);
 }
@@ -894,10 +907,10 @@ END_TEST
 /* Those that serve several at a time. */
 static const struct model *capped_models(int i)
 {
-	static const int capped[] = { THREADING, FORKING, POOL };
+	static const int capped[] = { THREADING, FORKING, POOL, FIBER, FIBER1 };
 	return &models[capped[i]];
 }
-enum { CAPPED = 3 };
+enum { CAPPED = 5 };
 
 /* The same beyond max_active: they wait their turn. */
 static void close_at_the_cap(const struct model *model, enum ss_full full,
@@ -953,10 +966,12 @@ START_TEST(silent_clients_see_the_deadline)
 	board_new();
 	struct ss_config config = config_for(&models[_i / 2], transport);
 	config.drain_ms = DRAIN_MS;
+	use_first(&config, &teller, NULL);
 	struct node node;
 	node_start(&node, &config);
 	int first = dial(node.url), second = dial(node.url);
-	tape_wait(&board->tape, model_sync(&models[_i / 2]) ? 1 : 2);
+	int at_once = model_sync(&models[_i / 2]) ? 1 : 2;
+	eventually(atomic_load(&board->taken) == at_once);
 	int64_t before = clock_ms();
 	kill(node.pid, SIGTERM);
 	expect_end(first);
@@ -1084,7 +1099,7 @@ START_TEST(second_request_means_now)
 	struct node node;
 	node_start(&node, &config);
 	int fd = dial(node.url);
-	eventually(noted("begun"));
+	eventually(atomic_load(&board->taken) == 1);
 	int64_t before = clock_ms();
 	kill(node.pid, SIGTERM);
 	expect_refusal(node.url);
@@ -1173,10 +1188,11 @@ START_TEST(clients_before_their_first_byte_are_served)
 {
 	board_new();
 	struct ss_config config = config_for(&models[_i], &transports[TCP]);
+	use_first(&config, &teller, NULL);
 	struct node node;
 	node_start(&node, &config);
 	int fd = dial(node.url);
-	eventually(noted("begun"));
+	eventually(atomic_load(&board->taken) == 1);
 	kill(node.pid, SIGTERM);
 	if (model_sync(&models[_i]))
 		ck_assert_int_eq(recv_within(fd, &(char){ 0 }, 1, 30), -EAGAIN);
@@ -2285,8 +2301,8 @@ static void add_shutdown(Suite *suite)
 	tcase_add_test(tcase, shutdown_wait_waits);
 	tcase_add_test(tcase, shutdown_wait_of_who_does_not_serve);
 	tcase_add_loop_test(tcase, handlers_get_edeadlk, 0, model_count);
-	tcase_add_loop_test(tcase, handlers_get_edeadlk_between_loops, 1,
-			    SERVED);
+	tcase_add_loop_test(tcase, handlers_get_edeadlk_between_loops,
+			    SERVED_APART, SERVED);
 	tcase_add_loop_test(tcase, serving_thread_gets_edeadlk, 0, SERVED);
 	tcase_add_test(tcase, idle_servers_make_no_wakeups);
 }
@@ -2320,7 +2336,8 @@ static void add_deadlines(Suite *suite)
 			    model_count);
 	tcase_add_loop_test(tcase, sleepers_are_woken_at_the_deadline, 0,
 			    2 * model_count);
-	tcase_add_loop_test(tcase, abandoned_threads_are_counted, 1, SERVED);
+	tcase_add_loop_test(tcase, abandoned_threads_are_counted, SERVED_APART,
+			    SERVED);
 	tcase_add_loop_test(tcase, second_request_means_now, 0, 2 * CAPPED);
 	tcase_add_test(tcase, second_signal_under_sync_means_now);
 	tcase_add_test(tcase, second_shutdown_wakes_a_blocked_sync_handler);

@@ -364,20 +364,18 @@ static char loop_of(const struct scene *scene)
 	return model_supervised(scene->model) ? 'C' : 'P';
 }
 
-/* A worker's fibers are on its serving loop. */
 static char thread_of(const struct scene *scene)
 {
-	if (!model_supervised(scene->model))
-		return 'T';
-	return model_has(scene->model, &ss_fiber_mixin) ? 'C' : 'W';
+	return model_supervised(scene->model) ? 'W' : 'T';
 }
 
 /* Parent, thread or child: where its requests run. */
 static char where_run(const struct scene *scene)
 {
-	return forks(scene)		  ? 'C'
-	       : model_sync(scene->model) ? loop_of(scene)
-					  : thread_of(scene);
+	if (forks(scene))
+		return 'C';
+	bool on_loop = on_serving_thread(scene->model, scene->transport);
+	return on_loop ? loop_of(scene) : thread_of(scene);
 }
 
 static const struct ss_trace_options tracing = {
@@ -483,7 +481,7 @@ static void check_trace(const struct scene *scene)
 		strcat(p, " process_request");
 	if (o->turned_away)
 		snprintf(p + strlen(p), 256, " %s end_request", o->turned_away);
-	else if (model_sync(scene->model))
+	else if (on_serving_thread(scene->model, scene->transport))
 		snprintf(p + strlen(p), 256, " %s end_request", o->served);
 	else if (!forks(scene))
 		snprintf(t, sizeof(t), "%s end_request", o->served);
@@ -491,11 +489,8 @@ static void check_trace(const struct scene *scene)
 		strcat(p, " close_request end_request");
 		snprintf(c, sizeof(c), "%s", o->served);
 	}
-	if (*t && thread_of(scene) == loop_of(scene))
-		snprintf(p + strlen(p), sizeof(p) - strlen(p), " %s", t);
 	expect_told(scene, loop_of(scene), p);
-	if (thread_of(scene) != loop_of(scene))
-		expect_told(scene, thread_of(scene), t);
+	expect_told(scene, thread_of(scene), t);
 	expect_told(scene, model_supervised(scene->model) ? 'P' : 'C', c);
 }
 

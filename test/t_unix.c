@@ -611,7 +611,8 @@ static int tell_peer(struct ss_request *req)
 }
 
 static const struct ss_handler telling = { .name = "peer",
-					   .handle = tell_peer };
+					   .handle = tell_peer,
+					   .speaks_first = true };
 
 START_TEST(peers_are_known_by_their_credentials)
 {
