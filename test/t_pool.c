@@ -301,6 +301,8 @@ START_TEST(pool_refuses_impossible_options)
 }
 END_TEST
 
+enum { STACK = 512 * 1024 };
+
 static int tell_thread(struct ss_request *req)
 {
 	sigset_t set;
@@ -314,19 +316,22 @@ static int tell_thread(struct ss_request *req)
 	pthread_getattr_np(pthread_self(), &attr);
 	pthread_attr_getstacksize(&attr, &size);
 	pthread_attr_destroy(&attr);
-	return (int)ss_printf(req, "%zu\n", size);
+	/* Sanitizers add some of their own. */
+	if (size < STACK || size >= 4 * (size_t)STACK)
+		return ss_fail(req, -EPROTO, "a stack of %zu", size);
+	return (int)ss_write(req, "ok", 2);
 }
 
 START_TEST(pool_threads_block_signals_and_have_their_stack)
 {
-	static const struct ss_pool_options options = { .stack_size = 1 << 19 };
+	static const struct ss_pool_options options = { .stack_size = STACK };
 	static const struct ss_handler telling = { .handle = tell_thread };
 	struct ss_config config = pool_of(TCP, &options);
 	config.handler = &telling;
 	struct served served;
 	served_start(&served, &config);
 	int fd = client(&served, NULL);
-	expect_text(fd, "524288\n");
+	expect_text(fd, "ok");
 	close(fd);
 	served_stop(&served);
 }
