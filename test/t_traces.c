@@ -364,12 +364,14 @@ static char loop_of(const struct scene *scene)
 	return model_supervised(scene->model) ? 'C' : 'P';
 }
 
-/* A worker's fibers are on its serving loop. */
+/* A worker's fibers, and those of memory, are on the serving loop. */
 static char thread_of(const struct scene *scene)
 {
-	if (!model_supervised(scene->model))
-		return 'T';
-	return model_has(scene->model, &ss_fiber_mixin) ? 'C' : 'W';
+	bool supervised = model_supervised(scene->model);
+	bool socket = scene->transport->layer->flags & SS_LAYER_SOCKET;
+	if (model_has(scene->model, &ss_fiber_mixin) && (supervised || !socket))
+		return loop_of(scene);
+	return supervised ? 'W' : 'T';
 }
 
 /* Parent, thread or child: where its requests run. */
