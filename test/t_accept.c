@@ -392,7 +392,8 @@ static bool holds_descriptors(const struct model *model)
 	if (model_has(model, &ss_forking_mixin))
 		return false;
 #endif
-	return !model_sync(model);
+	/* A supervisor could not even fork. */
+	return !model_sync(model) && !model_supervised(model);
 }
 
 /* At the limit, each that leaves lets one in: no line for each of them. */

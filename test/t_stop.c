@@ -1370,7 +1370,8 @@ static bool kept_by_children(const struct model *model,
 			     const struct transport *transport)
 {
 	if (model_supervised(model))
-		return model_sync(model) || !transport->stream;
+		return model_sync(model) || !transport->stream ||
+		       model_has(model, &ss_fiber_mixin);
 	return model_has(model, &ss_forking_mixin) && !transport->stream;
 }
 
@@ -1389,6 +1390,8 @@ START_TEST(restart_after_kill_9)
 	kill(node.pid, SIGKILL);
 	ck_assert_int_eq(node_wait(&node), 128 + SIGKILL);
 	config.addresses[0] = node.url;
+	if (model_supervised(model) && !kept_by_children(model, transport))
+		expect_refusal(node.url);
 	if (kept_by_children(model, transport)) {
 		sem_post(&board->release);
 		ck_assert_int_eq(hear(fd), PONG);
