@@ -802,8 +802,9 @@ START_TEST(handlers_look_names_up)
 	struct ss_config config = config_for(_i);
 	struct ss_fiber_options one = { .loops = 1 };
 	struct node node;
-	if (config.mixins[0].layer == &ss_fiber_mixin)
-		config.mixins[0].options = &one;
+	for (struct ss_use *use = config.mixins; use->layer; use++)
+		if (use->layer == &ss_fiber_mixin)
+			use->options = &one;
 	snprintf(target, sizeof(target), "%s", named(ear.url, list));
 	sys_table.getaddrinfo = slow_getaddrinfo;
 	node_start(&node, &config);
@@ -816,7 +817,7 @@ START_TEST(handlers_look_names_up)
 	for (int i = 0; i < CLIENTS; i++)
 		expect_text(fds[i], "connected\n");
 	/* Where many share a thread nobody waits for another's name. */
-	if (models[_i].mixin)
+	if (!model_sync(&models[_i]))
 		ck_assert_int_lt(clock_ms() - begun, (CLIENTS - 1) * LOOKUP_MS);
 	for (int i = 0; i < CLIENTS; i++)
 		close(fds[i]);
@@ -978,7 +979,8 @@ Suite *t_connect(void)
 	tcase_add_loop_test(tcase, handlers_that_connect_end_with_the_server, 0,
 			    model_count * KINDS);
 	for (int i = 0; i < model_count; i++)
-		if (models[i].mixin != &ss_forking_mixin)
+		if (!model_has(&models[i], &ss_forking_mixin) &&
+		    !model_supervised(&models[i]))
 			tcase_add_loop_test(tcase,
 					    handlers_that_connect_are_cancelled,
 					    2 * i, 2 * i + 2);
