@@ -101,10 +101,13 @@ static void unlock_all(void)
 	pthread_mutex_unlock(&process.lock);
 }
 
+/* Writes only where something changes: a child shares with its parent, and its
+ * siblings, each page that it does not write. */
 static void close_fd(int *fd)
 {
-	if (*fd >= 0)
-		sys_close(*fd);
+	if (*fd < 0)
+		return;
+	sys_close(*fd);
 	*fd = -1;
 }
 

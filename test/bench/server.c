@@ -59,6 +59,7 @@ static const struct ss_handler *find_handler(const char *name)
 struct sizes {
 	struct ss_fiber_options fiber;
 	struct ss_pool_options pool;
+	struct ss_prefork_options prefork;
 };
 
 static struct ss_use find_model(const char *name, size_t len,
@@ -72,6 +73,7 @@ static struct ss_use find_model(const char *name, size_t len,
 		{ "threading", { &ss_threading_mixin, NULL } },
 		{ "forking", { &ss_forking_mixin, NULL } },
 		{ "pool", { &ss_pool_mixin, &sizes->pool } },
+		{ "prefork", { &ss_prefork_mixin, &sizes->prefork } },
 		{ "fiber", { &ss_fiber_mixin, &sizes->fiber } },
 	};
 
@@ -107,7 +109,8 @@ struct settings {
 _Noreturn static void wrong_use(void)
 {
 	fputs("usage: server [-m MODEL[:MODEL]] [-H echo|loop|lend]\n"
-	      "              [-l LOOPS] [-t THREADS] [-x MAX-ACTIVE] ADDRESS\n",
+	      "              [-l LOOPS] [-t THREADS] [-w WORKERS]\n"
+	      "              [-x MAX-ACTIVE] ADDRESS\n",
 	      stderr);
 	exit(2);
 }
@@ -126,7 +129,7 @@ static void parse(struct settings *settings, int argc, char *argv[])
 {
 	int option;
 
-	while ((option = getopt(argc, argv, "m:H:l:t:x:")) != -1)
+	while ((option = getopt(argc, argv, "m:H:l:t:w:x:")) != -1)
 		switch (option) {
 		case 'm':
 			settings->model = optarg;
@@ -139,6 +142,9 @@ static void parse(struct settings *settings, int argc, char *argv[])
 			break;
 		case 't':
 			settings->sizes.pool.threads = number(optarg);
+			break;
+		case 'w':
+			settings->sizes.prefork.workers = number(optarg);
 			break;
 		case 'x':
 			settings->config.max_active = number(optarg);
