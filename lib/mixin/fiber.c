@@ -74,8 +74,7 @@ static int fbr_process_request(struct ss_server *server, struct ss_request *req)
 	struct fiber_loop *loop = least_loaded(state_of(server));
 	if (loop->own_thread)
 		return fiber_loop_hand(loop, req);
-	fiber_loop_take(loop, req);
-	return 0;
+	return fiber_loop_take(loop, req);
 }
 
 static void fbr_end_request(struct ss_server *server, struct ss_request *req,
@@ -87,10 +86,11 @@ static void fbr_end_request(struct ss_server *server, struct ss_request *req,
 		fiber_loop_leave(loop, req);
 }
 
-static int look_again(struct ss_server *server, struct ss_request *req)
+static void look_again(struct ss_server *server, struct ss_request *req)
 {
 	struct fiber_loop *loop = loop_of(server, req);
-	return loop ? fiber_loop_post(loop, req) : 0;
+	if (loop)
+		fiber_loop_post(loop, req);
 }
 
 static int fbr_cancel_request(struct ss_server *server, struct ss_request *req,
@@ -98,15 +98,15 @@ static int fbr_cancel_request(struct ss_server *server, struct ss_request *req,
 {
 	int r = ss_super(server, &ss_fiber_mixin)
 			->cancel_request(server, req, force);
-	int posted = look_again(server, req);
-	return r < 0 ? r : posted;
+	look_again(server, req);
+	return r;
 }
 
 static int fbr_wake_request(struct ss_server *server, struct ss_request *req)
 {
 	int r = ss_super(server, &ss_fiber_mixin)->wake_request(server, req);
-	int posted = look_again(server, req);
-	return r < 0 ? r : posted;
+	look_again(server, req);
+	return r;
 }
 
 static void fbr_stir_request(struct ss_server *server, struct ss_request *req)
