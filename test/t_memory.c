@@ -1,6 +1,6 @@
 /*
  * Memory: clients and servers in one process, streams and packets, served by
- * whoever asks (sync) or beside it (threading).
+ * whoever asks (sync, fiber) or beside it (threading, pool).
  */
 #include "support.h"
 
@@ -10,9 +10,9 @@
 enum { TEXT = 256 };
 
 /* Memory runs under these. */
-static const struct ss_layer *const models_of_memory[] = { NULL,
-							   &ss_threading_mixin,
-							   &ss_pool_mixin };
+static const struct ss_layer *const models_of_memory[] = {
+	NULL, &ss_threading_mixin, &ss_pool_mixin, &ss_fiber_mixin
+};
 enum { MODELS = sizeof(models_of_memory) / sizeof(*models_of_memory) };
 
 static const struct ss_pool_options crowd = { .threads = 32 };
@@ -68,6 +68,20 @@ static void hears_end(struct ss_memory_client *client)
 {
 	char byte;
 	ck_assert_int_eq(ss_memory_recv(client, &byte, 1), 0);
+}
+
+static int lines_after_a_turn(struct ss_server *server)
+{
+	const struct tape *tape = ss_server_user(server);
+	ck_assert_int_ge(ss_server_turn(server, 0), 0);
+	return tape->count;
+}
+
+/* Of a handler that may run in no other thread than this one. */
+static void noted(struct ss_server *server, int lines)
+{
+	eventually(lines_after_a_turn(server) >= lines);
+	tape_wait(ss_server_user(server), lines);
 }
 
 static void freed(struct ss_server *server)
@@ -542,7 +556,8 @@ static int ends_then_reads(struct ss_request *req)
 
 START_TEST(memory_end_of_output_lets_the_input_through)
 {
-	struct ss_handler handler = { .handle = ends_then_reads };
+	struct ss_handler handler = { .handle = ends_then_reads,
+				      .speaks_first = true };
 	struct ss_config config = memory_config(&handler, models_of_memory[_i]);
 	config.user = tape_new();
 	struct ss_server *server = made(&config);
@@ -554,7 +569,7 @@ START_TEST(memory_end_of_output_lets_the_input_through)
 	if (models_of_memory[_i])
 		says(client, "after");
 	ss_memory_shutdown(client);
-	tape_wait(config.user, 1);
+	noted(server, 1);
 	ck_assert_str_eq(tape_text(config.user), "after");
 	ss_memory_close(client);
 	freed(server);
@@ -640,7 +655,7 @@ END_TEST
 START_TEST(memory_close_ends_silent_clients)
 {
 	struct ss_config config =
-		memory_config(&echo_handler, &ss_threading_mixin);
+		memory_config(&echo_handler, models_of_memory[_i]);
 	config.drain_ms = 50;
 	struct served served;
 	serve_beside(&served, &config);
@@ -679,19 +694,20 @@ static int writes_to_nobody(struct ss_request *req)
 
 START_TEST(memory_clients_may_leave)
 {
-	struct ss_handler handler = { .handle = writes_to_nobody };
+	struct ss_handler handler = { .handle = writes_to_nobody,
+				      .speaks_first = true };
 	struct ss_config config = memory_config(&handler, models_of_memory[_i]);
 	config.user = tape_new();
 	struct ss_server *server = made(&config);
 	struct ss_memory_client *client = joined(server);
 	if (models_of_memory[_i]) {
 		ck_assert_int_eq(ss_server_turn(server, 0), 1);
-		tape_wait(config.user, 1);
+		noted(server, 1);
 	}
 	ss_memory_close(client);
 	if (!models_of_memory[_i])
 		ck_assert_int_eq(ss_server_turn(server, 0), 1);
-	tape_wait(config.user, 3);
+	noted(server, 3);
 	ck_assert_str_eq(tape_text(config.user), "began 0 EPIPE");
 	freed(server);
 	ss_memory_close(NULL);
@@ -719,13 +735,14 @@ static int is_cancelled(struct ss_request *req)
 
 START_TEST(memory_requests_can_be_cancelled)
 {
-	struct ss_handler handler = { .handle = is_cancelled };
-	struct ss_config config = memory_config(&handler, &ss_threading_mixin);
+	struct ss_handler handler = { .handle = is_cancelled,
+				      .speaks_first = true };
+	struct ss_config config = memory_config(&handler, models_of_memory[_i]);
 	config.user = tape_new();
 	struct ss_server *server = made(&config);
 	struct ss_memory_client *client = joined(server);
 	ck_assert_int_eq(ss_server_turn(server, 0), 1);
-	tape_wait(config.user, 1);
+	noted(server, 1);
 	uint64_t id = 0;
 	ck_assert_int_eq(ss_each(server, first_request, &id), 1);
 	ck_assert_int_eq(ss_cancel(server, id), 0);
@@ -748,11 +765,13 @@ static int greets(struct ss_request *req)
 	return (int)(n < 0 ? n : 0);
 }
 
-static const struct ss_handler greeter = { .handle = greets };
+static const struct ss_handler greeter = { .handle = greets,
+					   .speaks_first = true };
 
-static void serve_one_after_the_other(enum ss_full full)
+static void serve_one_after_the_other(const struct ss_layer *model,
+				      enum ss_full full)
 {
-	struct ss_config config = memory_config(&greeter, &ss_threading_mixin);
+	struct ss_config config = memory_config(&greeter, model);
 	config.max_active = 1;
 	config.full = full;
 	struct served served;
@@ -774,14 +793,14 @@ static void serve_one_after_the_other(enum ss_full full)
 
 START_TEST(memory_clients_beyond_the_cap_wait)
 {
-	serve_one_after_the_other(SS_FULL_WAIT);
-	serve_one_after_the_other(SS_FULL_QUEUE);
+	serve_one_after_the_other(models_of_memory[_i], SS_FULL_WAIT);
+	serve_one_after_the_other(models_of_memory[_i], SS_FULL_QUEUE);
 }
 END_TEST
 
 START_TEST(memory_clients_beyond_the_cap_are_refused)
 {
-	struct ss_config config = memory_config(&greeter, &ss_threading_mixin);
+	struct ss_config config = memory_config(&greeter, models_of_memory[_i]);
 	config.max_active = 1;
 	config.full = SS_FULL_REFUSE;
 	config.refusal = "busy";
@@ -1157,11 +1176,13 @@ static void add_streams(TCase *tcase)
 			    0, MODELS);
 	tcase_add_loop_test(tcase, memory_reading_can_be_shut_down, 0, MODELS);
 	tcase_add_loop_test(tcase, memory_close_serves_who_waits, 0, MODELS);
-	tcase_add_test(tcase, memory_close_ends_silent_clients);
+	tcase_add_loop_test(tcase, memory_close_ends_silent_clients, 1, MODELS);
 	tcase_add_loop_test(tcase, memory_clients_may_leave, 0, MODELS);
-	tcase_add_test(tcase, memory_requests_can_be_cancelled);
-	tcase_add_test(tcase, memory_clients_beyond_the_cap_wait);
-	tcase_add_test(tcase, memory_clients_beyond_the_cap_are_refused);
+	tcase_add_loop_test(tcase, memory_requests_can_be_cancelled, 1, MODELS);
+	tcase_add_loop_test(tcase, memory_clients_beyond_the_cap_wait, 1,
+			    MODELS);
+	tcase_add_loop_test(tcase, memory_clients_beyond_the_cap_are_refused, 1,
+			    MODELS);
 	tcase_add_test(tcase, memory_streams_can_be_waited_for_under_sync);
 	tcase_add_loop_test(tcase,
 			    memory_streams_can_be_waited_for_beside_the_loop, 1,

@@ -142,11 +142,23 @@ void fiber_yield(struct fiber *fiber)
 
 /* ---- without a stack ------------------------------------------------------*/
 
+bool fiber_source_readable(struct ss_server *server, struct ss_request *req,
+			   struct ss_source *source)
+{
+	return ss_super(server, &ss_fiber_mixin)
+		       ->wait(server, req, source, POLLIN, 0) == 0;
+}
+
 /* Whether there is input that no edge will tell of any more: the last read may
  * not have taken all. */
-static bool has_input(struct ss_source *source)
+static bool has_input(struct ss_server *server, struct ss_request *req,
+		      struct ss_source *source, bool fresh)
 {
-	if (source->fd < 0 || source->ready & POLLIN)
+	if (source->fd < 0)
+		return fiber_source_readable(server, req, source);
+	if (fresh)
+		return false;
+	if (source->ready & POLLIN)
 		return true;
 	if ((source->flags & SS_SOURCE_DRY) &&
 	    !(source->flags & SS_SOURCE_URGENT))
@@ -165,7 +177,7 @@ static void set_aside(struct fiber_loop *loop, struct ss_request *req,
 	task->state = TASK_ASIDE;
 	task->fiber = NULL;
 	bool wait = source && !ss_request_ending(req) &&
-		    (fresh || !has_input(source));
+		    !has_input(loop->server, req, source, fresh);
 	if (wait && source->fd >= 0)
 		wait = ss_poller_want(loop->poller, source, POLLIN) == 0;
 	if (wait && deadline != SS_NONE)
@@ -287,10 +299,16 @@ static void run_starting(struct fiber_loop *loop)
 static void ring(struct fiber_loop *loop, struct ss_request *req)
 {
 	struct task *task = fiber_task(loop, req);
+	struct ss_source *source = ss_request_source(req);
+	if (task->state == TASK_ASIDE) {
+		start_again(loop, req);
+		return;
+	}
 	if (task->state == TASK_FIBER && task->fiber)
 		fiber_wake(task->fiber);
-	else if (task->state == TASK_ASIDE)
-		start_again(loop, req);
+	/* Others that wait for this stream, of which no descriptor tells. */
+	if (source && source->fd < 0)
+		waiters_tell(source, POLLIN);
 }
 
 static void fire_timers(struct fiber_loop *loop)

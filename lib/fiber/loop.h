@@ -125,6 +125,10 @@ void fiber_wake(struct fiber *fiber);
 /* Lets the others that are ready run first. */
 void fiber_yield(struct fiber *fiber);
 
+/* Asks whoever knows of a stream without a descriptor. */
+bool fiber_source_readable(struct ss_server *server, struct ss_request *req,
+			   struct ss_source *source);
+
 static inline struct task *fiber_task(const struct fiber_loop *loop,
 				      const struct ss_request *req)
 {
