@@ -196,6 +196,11 @@ static int64_t base_now(struct ss_server *server)
 	return sys_now_ms();
 }
 
+static int base_pass_time(struct ss_server *server, int64_t until)
+{
+	return loop_timeout(server, until);
+}
+
 const struct ss_layer ss_base_layer = {
 	.name = "base",
 	.ops = {
@@ -222,5 +227,6 @@ const struct ss_layer ss_base_layer = {
 		.offload = base_offload,
 		.forget = base_forget,
 		.now = base_now,
+		.pass_time = base_pass_time,
 	},
 };

@@ -82,11 +82,24 @@ static void tell(struct ss_poller *poller, const struct fired *fired)
 		watch->ready(poller->server, watch);
 }
 
+/* Sockets have peers, and they live by the one clock that there is. */
+static int wait_until(struct ss_poller *poller, int64_t deadline)
+{
+	struct ss_server *server = poller->server;
+	int ms = loop_timeout(server, deadline);
+	if (ms == 0 || (server->flags & SS_LAYER_SOCKET))
+		return engine_wait(poller, ms);
+	int r = engine_wait(poller, 0);
+	if (r == 0 && (ms = self(server)->pass_time(server, deadline)) != 0)
+		r = engine_wait(poller, ms);
+	return r;
+}
+
 int ss_poller_wait(struct ss_poller *poller, int64_t deadline)
 {
 	deadline = nearest(deadline, poller->at);
 	poller->fired_at = poller->fired_count = 0;
-	int r = engine_wait(poller, loop_timeout(poller->server, deadline));
+	int r = wait_until(poller, deadline);
 	while (poller->fired_at < poller->fired_count) {
 		const struct fired *fired = &poller->fired[poller->fired_at++];
 		if (fired->what)

@@ -1,6 +1,6 @@
 /*
  * Memory: clients and servers in one process, streams and packets, served by
- * whoever asks (sync) or beside it (threading).
+ * whoever asks (sync, fiber) or beside it (threading, pool).
  */
 #include "support.h"
 
@@ -10,9 +10,9 @@
 enum { TEXT = 256 };
 
 /* Memory runs under these. */
-static const struct ss_layer *const models_of_memory[] = { NULL,
-							   &ss_threading_mixin,
-							   &ss_pool_mixin };
+static const struct ss_layer *const models_of_memory[] = {
+	NULL, &ss_threading_mixin, &ss_pool_mixin, &ss_fiber_mixin
+};
 enum { MODELS = sizeof(models_of_memory) / sizeof(*models_of_memory) };
 
 static const struct ss_pool_options crowd = { .threads = 32 };
@@ -68,6 +68,20 @@ static void hears_end(struct ss_memory_client *client)
 {
 	char byte;
 	ck_assert_int_eq(ss_memory_recv(client, &byte, 1), 0);
+}
+
+static int lines_after_a_turn(struct ss_server *server)
+{
+	const struct tape *tape = ss_server_user(server);
+	ck_assert_int_ge(ss_server_turn(server, 0), 0);
+	return tape->count;
+}
+
+/* Of a handler that may run in no other thread than this one. */
+static void noted(struct ss_server *server, int lines)
+{
+	eventually(lines_after_a_turn(server) >= lines);
+	tape_wait(ss_server_user(server), lines);
 }
 
 static void freed(struct ss_server *server)
@@ -542,7 +556,8 @@ static int ends_then_reads(struct ss_request *req)
 
 START_TEST(memory_end_of_output_lets_the_input_through)
 {
-	struct ss_handler handler = { .handle = ends_then_reads };
+	struct ss_handler handler = { .handle = ends_then_reads,
+				      .speaks_first = true };
 	struct ss_config config = memory_config(&handler, models_of_memory[_i]);
 	config.user = tape_new();
 	struct ss_server *server = made(&config);
@@ -554,7 +569,7 @@ START_TEST(memory_end_of_output_lets_the_input_through)
 	if (models_of_memory[_i])
 		says(client, "after");
 	ss_memory_shutdown(client);
-	tape_wait(config.user, 1);
+	noted(server, 1);
 	ck_assert_str_eq(tape_text(config.user), "after");
 	ss_memory_close(client);
 	freed(server);
@@ -640,7 +655,7 @@ END_TEST
 START_TEST(memory_close_ends_silent_clients)
 {
 	struct ss_config config =
-		memory_config(&echo_handler, &ss_threading_mixin);
+		memory_config(&echo_handler, models_of_memory[_i]);
 	config.drain_ms = 50;
 	struct served served;
 	serve_beside(&served, &config);
@@ -679,19 +694,20 @@ static int writes_to_nobody(struct ss_request *req)
 
 START_TEST(memory_clients_may_leave)
 {
-	struct ss_handler handler = { .handle = writes_to_nobody };
+	struct ss_handler handler = { .handle = writes_to_nobody,
+				      .speaks_first = true };
 	struct ss_config config = memory_config(&handler, models_of_memory[_i]);
 	config.user = tape_new();
 	struct ss_server *server = made(&config);
 	struct ss_memory_client *client = joined(server);
 	if (models_of_memory[_i]) {
 		ck_assert_int_eq(ss_server_turn(server, 0), 1);
-		tape_wait(config.user, 1);
+		noted(server, 1);
 	}
 	ss_memory_close(client);
 	if (!models_of_memory[_i])
 		ck_assert_int_eq(ss_server_turn(server, 0), 1);
-	tape_wait(config.user, 3);
+	noted(server, 3);
 	ck_assert_str_eq(tape_text(config.user), "began 0 EPIPE");
 	freed(server);
 	ss_memory_close(NULL);
@@ -719,13 +735,14 @@ static int is_cancelled(struct ss_request *req)
 
 START_TEST(memory_requests_can_be_cancelled)
 {
-	struct ss_handler handler = { .handle = is_cancelled };
-	struct ss_config config = memory_config(&handler, &ss_threading_mixin);
+	struct ss_handler handler = { .handle = is_cancelled,
+				      .speaks_first = true };
+	struct ss_config config = memory_config(&handler, models_of_memory[_i]);
 	config.user = tape_new();
 	struct ss_server *server = made(&config);
 	struct ss_memory_client *client = joined(server);
 	ck_assert_int_eq(ss_server_turn(server, 0), 1);
-	tape_wait(config.user, 1);
+	noted(server, 1);
 	uint64_t id = 0;
 	ck_assert_int_eq(ss_each(server, first_request, &id), 1);
 	ck_assert_int_eq(ss_cancel(server, id), 0);
@@ -748,11 +765,13 @@ static int greets(struct ss_request *req)
 	return (int)(n < 0 ? n : 0);
 }
 
-static const struct ss_handler greeter = { .handle = greets };
+static const struct ss_handler greeter = { .handle = greets,
+					   .speaks_first = true };
 
-static void serve_one_after_the_other(enum ss_full full)
+static void serve_one_after_the_other(const struct ss_layer *model,
+				      enum ss_full full)
 {
-	struct ss_config config = memory_config(&greeter, &ss_threading_mixin);
+	struct ss_config config = memory_config(&greeter, model);
 	config.max_active = 1;
 	config.full = full;
 	struct served served;
@@ -774,14 +793,14 @@ static void serve_one_after_the_other(enum ss_full full)
 
 START_TEST(memory_clients_beyond_the_cap_wait)
 {
-	serve_one_after_the_other(SS_FULL_WAIT);
-	serve_one_after_the_other(SS_FULL_QUEUE);
+	serve_one_after_the_other(models_of_memory[_i], SS_FULL_WAIT);
+	serve_one_after_the_other(models_of_memory[_i], SS_FULL_QUEUE);
 }
 END_TEST
 
 START_TEST(memory_clients_beyond_the_cap_are_refused)
 {
-	struct ss_config config = memory_config(&greeter, &ss_threading_mixin);
+	struct ss_config config = memory_config(&greeter, models_of_memory[_i]);
 	config.max_active = 1;
 	config.full = SS_FULL_REFUSE;
 	config.refusal = "busy";
@@ -1082,6 +1101,540 @@ START_TEST(memory_streams_can_be_waited_for_beside_the_loop)
 }
 END_TEST
 
+/* ---- parked handlers, and a clock that jumps ------------------------------*/
+
+static struct ss_config fiber_config(const struct ss_handler *handler)
+{
+	return memory_config(handler, &ss_fiber_mixin);
+}
+
+enum { HOUR = 3600000 };
+
+/* Asks, and keeps its place on its stack while the answer is awaited. */
+static int talks(struct ss_request *req)
+{
+	char name[TEXT], answer[TEXT];
+	ss_printf(req, "name?");
+	ssize_t n = ss_read_line(req, name, sizeof(name));
+	for (int i = 1; n > 0; i++) {
+		name[strcspn(name, "\n")] = '\0';
+		ss_printf(req, "%s %d?", name, i);
+		n = ss_read_line(req, answer, sizeof(answer));
+		if (n > 0)
+			ss_printf(req, "%s", answer);
+	}
+	ss_printf(req, n == 0 ? "bye" : "late");
+	return (int)n;
+}
+
+static const struct ss_handler talker = { .handle = talks,
+					  .speaks_first = true };
+
+START_TEST(memory_handlers_wait_for_their_clients_under_fiber)
+{
+	struct ss_config config = fiber_config(&talker);
+	struct ss_server *server = made(&config);
+	struct ss_memory_client *a = joined(server), *b = joined(server);
+	char byte;
+	int64_t began = ss_now(server);
+	hears(a, "name?");
+	says(a, "an");
+	hears(b, "name?");
+	says(b, "bob\n");
+	ck_assert_int_eq(ss_memory_recv(a, &byte, 1), -EAGAIN);
+	says(a, "n\n");
+	hears(a, "ann 1?");
+	says(a, "one\ntwo\n");
+	hears(b, "bob 1?");
+	hears(a, "one\nann 2?two\nann 3?");
+	ss_memory_shutdown(a);
+	hears(a, "bye");
+	hears_end(a);
+	says(b, "three\n");
+	ss_memory_shutdown(b);
+	hears(b, "three\nbob 2?bye");
+	hears_end(b);
+	ck_assert_int_eq(ss_now(server), began);
+	ss_memory_close(a);
+	ss_memory_close(b);
+	freed(server);
+}
+END_TEST
+
+/* Nothing tells of it afterwards. */
+START_TEST(memory_ends_before_the_server_looks_are_seen_under_fiber)
+{
+	struct ss_handler handlers[] = { talker, echo_handler };
+	for (int i = 0; i < 4; i++) {
+		struct ss_config config = fiber_config(&handlers[i % 2]);
+		struct ss_server *server = made(&config);
+		struct ss_memory_client *client = joined(server);
+		if (i > 1)
+			says(client, "x\n");
+		ss_memory_shutdown(client);
+		char got[TEXT];
+		while (ss_memory_recv(client, got, sizeof(got)) > 0)
+			;
+		hears_end(client);
+		ss_memory_close(client);
+		freed(server);
+	}
+}
+END_TEST
+
+/* Two handlers: the first passes on what the other has brought, when told. */
+struct pair {
+	uint64_t ids[2];
+	char text[TEXT];
+};
+
+static int passes_on(struct ss_request *req)
+{
+	struct ss_server *server = ss_request_server(req);
+	struct pair *pair = ss_server_user(server);
+	int me = pair->ids[0] != 0;
+	pair->ids[me] = ss_request_id(req);
+	ssize_t n;
+	char line[TEXT];
+	if (me == 0) {
+		while (ss_wait_any(req, NULL, 0, SS_NONE) == -EINTR)
+			ss_printf(req, "%s", pair->text);
+		return 0;
+	}
+	while ((n = ss_read_line(req, line, sizeof(line))) > 0) {
+		memcpy(pair->text, line, (size_t)n + 1);
+		ck_assert_int_eq(ss_wake(server, pair->ids[0]), 0);
+	}
+	ss_cancel(server, pair->ids[0]);
+	return (int)n;
+}
+
+START_TEST(memory_handlers_wake_one_another_under_fiber)
+{
+	struct ss_handler handler = { .handle = passes_on,
+				      .speaks_first = true };
+	struct ss_config config = fiber_config(&handler);
+	struct pair pair = { .text = "" };
+	config.user = &pair;
+	struct ss_server *server = made(&config);
+	struct ss_memory_client *to = joined(server), *from = joined(server);
+	for (int i = 0; i < 100; i++) {
+		char line[16];
+		snprintf(line, sizeof(line), "%d\n", i);
+		says(from, line);
+		hears(to, line);
+	}
+	ss_memory_close(from);
+	hears_end(to);
+	ss_memory_close(to);
+	freed(server);
+}
+END_TEST
+
+/* The first waits for both streams, and relays; the other lends its own. */
+struct relay {
+	struct ss_request *lent;
+	uint64_t lender;
+	bool over;
+};
+
+static int lends(struct ss_request *req, struct relay *relay)
+{
+	relay->lent = req;
+	relay->lender = ss_request_id(req);
+	while (!relay->over)
+		ss_wait_any(req, NULL, 0, SS_NONE);
+	return 0;
+}
+
+static int relays(struct ss_request *req)
+{
+	struct ss_server *server = ss_request_server(req);
+	struct relay *relay = ss_server_user(server);
+	if (!relay->lent)
+		return lends(req, relay);
+	struct ss_wait waits[] = { { .req = req, .events = POLLIN },
+				   { .req = relay->lent, .events = POLLIN } };
+	while (!relay->over && ss_wait_any(req, waits, 2, SS_NONE) > 0)
+		for (int i = 0; i < 2; i++) {
+			char buf[TEXT];
+			ssize_t n = 0;
+			if (!waits[i].revents)
+				continue;
+			n = ss_read(waits[i].req, buf, sizeof(buf));
+			if (n > 0)
+				n = ss_write(waits[!i].req, buf, (size_t)n);
+			relay->over = relay->over || n <= 0;
+		}
+	ss_wake(server, relay->lender);
+	return 0;
+}
+
+START_TEST(memory_streams_are_relayed_under_fiber)
+{
+	struct ss_handler handler = { .handle = relays, .speaks_first = true };
+	struct ss_config config = fiber_config(&handler);
+	struct relay relay = { NULL, 0, false };
+	config.user = &relay;
+	struct ss_server *server = made(&config);
+	struct ss_memory_client *a = joined(server), *b = joined(server);
+	char byte;
+	says(a, "early");
+	hears(b, "early");
+	ck_assert_int_eq(ss_memory_recv(a, &byte, 1), -EAGAIN);
+	for (int i = 0; i < 10; i++) {
+		says(b, "b to a");
+		hears(a, "b to a");
+		says(a, "a to b");
+		says(b, "both");
+		hears(b, "a to b");
+		hears(a, "both");
+	}
+	ss_memory_shutdown(a);
+	hears_end(b);
+	hears_end(a);
+	ss_memory_close(a);
+	ss_memory_close(b);
+	freed(server);
+}
+END_TEST
+
+/* Which bound strikes, and when, by the server's clock. */
+START_TEST(memory_time_outs_jump_under_fiber)
+{
+	static const struct {
+		struct ss_timeouts timeouts;
+		const char *says;
+		int after;
+		const char *hears; /* total_ms bounds output too */
+	} cases[] = {
+		{ { .first_byte_ms = HOUR }, "", HOUR, "late" },
+		{ { .io_ms = HOUR, .idle_ms = 2 * HOUR }, "a", HOUR, "late" },
+		{ { .io_ms = HOUR, .idle_ms = 2 * HOUR },
+		  "a\n",
+		  2 * HOUR,
+		  "late" },
+		{ { .io_ms = 2 * HOUR, .total_ms = HOUR }, "a\n", HOUR, "" },
+	};
+	for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+		struct ss_handler handler = talker;
+		handler.timeouts = cases[i].timeouts;
+		struct ss_config config = fiber_config(&handler);
+		config.log_level = SS_NONE;
+		struct ss_server *server = made(&config);
+		struct ss_memory_client *client = joined(server);
+		int64_t began = ss_now(server), real = clock_ms();
+		hears(client, "name?");
+		says(client, cases[i].says);
+		if (strchr(cases[i].says, '\n'))
+			hears(client, "a 1?");
+		ck_assert_int_eq(ss_now(server), began);
+		hears(client, cases[i].hears);
+		hears_end(client);
+		ck_assert_int_eq(ss_now(server) - began, cases[i].after);
+		ck_assert_int_lt(clock_ms() - real, WAIT_MS);
+		ss_memory_close(client);
+		freed(server);
+	}
+}
+END_TEST
+
+static int sleeps_then_tells(struct ss_request *req)
+{
+	struct tape *tape = ss_server_user(ss_request_server(req));
+	char buf[TEXT] = "";
+	ssize_t n = ss_read(req, buf, sizeof(buf) - 1);
+	ck_assert_int_gt(n, 0);
+	ck_assert_int_eq(ss_sleep(req, atoi(buf)), 0);
+	tape_note(tape, "%s", buf);
+	ck_assert_int_eq(ss_write(req, buf, (size_t)n), n);
+	return 0;
+}
+
+/* All of them sleep at once, and wake in the order of their times. */
+static void sleep_together(struct ss_config *config)
+{
+	static const char *const times[] = { "500", "3600000", "20", "86400000",
+					     "1000" };
+	enum { N = sizeof(times) / sizeof(*times) };
+	struct ss_memory_client *clients[N];
+	config->user = tape_new();
+	struct ss_server *server = made(config);
+	int64_t began = ss_now(server), real = clock_ms();
+	for (int i = 0; i < N; i++) {
+		clients[i] = joined(server);
+		says(clients[i], times[i]);
+	}
+	hears(clients[3], times[3]);
+	ck_assert_int_eq(ss_now(server) - began, 86400000);
+	ck_assert_int_lt(clock_ms() - real, WAIT_MS);
+	ck_assert_str_eq(tape_text(config->user),
+			 "20 500 1000 3600000 86400000");
+	for (int i = 0; i < N; i++)
+		ss_memory_close(clients[i]);
+	freed(server);
+	ss_shared_free(config->user, sizeof(struct tape));
+}
+
+START_TEST(memory_sleepers_wake_in_order_under_fiber)
+{
+	struct ss_handler handler = { .handle = sleeps_then_tells };
+	struct ss_config config = fiber_config(&handler);
+	sleep_together(&config);
+	config.transport = &ss_memory_datagram_server;
+	sleep_together(&config);
+}
+END_TEST
+
+/* A client that hears nothing lets the time pass that others wait for, and no
+ * more. */
+START_TEST(memory_time_stands_still_for_who_waits_for_ever)
+{
+	struct ss_config config = fiber_config(&talker);
+	struct ss_server *server = made(&config);
+	struct ss_memory_client *client = joined(server);
+	int64_t began = ss_now(server), real = clock_ms();
+	char byte;
+	hears(client, "name?");
+	for (int i = 0; i < 1000; i++)
+		ck_assert_int_eq(ss_memory_recv(client, &byte, 1), -EAGAIN);
+	ck_assert_int_eq(ss_now(server), began);
+	ck_assert_int_eq(ss_server_turn(server, began + HOUR), 0);
+	ck_assert_int_eq(ss_now(server), began + HOUR);
+	ck_assert_int_lt(clock_ms() - real, WAIT_MS);
+	ss_memory_close(client);
+	freed(server);
+}
+END_TEST
+
+static int doubles(void *arg)
+{
+	pause_ms(20);
+	return *(int *)arg *= 2;
+}
+
+static int offloads(struct ss_request *req)
+{
+	int number = 21;
+	int64_t began = ss_now(ss_request_server(req));
+	ck_assert_int_eq(ss_offload(req, doubles, &number), 42);
+	ck_assert_int_eq(ss_now(ss_request_server(req)), began);
+	ss_printf(req, "%d", number);
+	return 0;
+}
+
+/* Another's time-out must not come to pass in between. */
+START_TEST(memory_time_stands_still_for_who_computes_under_fiber)
+{
+	struct ss_handler handler = { .handle = offloads,
+				      .speaks_first = true };
+	struct ss_config config = fiber_config(&handler);
+	config.timeouts.total_ms = HOUR;
+	struct ss_server *server = made(&config);
+	struct ss_memory_client *clients[] = { joined(server), joined(server) };
+	for (int i = 0; i < 2; i++) {
+		hears(clients[i], "42");
+		hears_end(clients[i]);
+		ss_memory_close(clients[i]);
+	}
+	freed(server);
+}
+END_TEST
+
+/* Where another thread serves, a client's silence takes its time. */
+START_TEST(memory_time_is_real_beside_a_serving_thread_under_fiber)
+{
+	struct ss_handler handler = talker;
+	handler.timeouts.io_ms = 100;
+	struct ss_config config = fiber_config(&handler);
+	config.log_level = SS_NONE;
+	struct served served;
+	serve_beside(&served, &config);
+	struct ss_memory_client *client = joined(served.server);
+	int64_t real = clock_ms(), began = ss_now(served.server);
+	hears(client, "name?late");
+	hears_end(client);
+	ck_assert_int_ge(clock_ms() - real, 99);
+	ck_assert_int_ge(ss_now(served.server) - began, 99);
+	ck_assert_int_lt(ss_now(served.server) - began, WAIT_MS);
+	ss_memory_close(client);
+	served_stop(&served);
+}
+END_TEST
+
+/* Handlers in the midst of something have until the drain deadline, which
+ * comes at once; one that will not end is told more firmly. */
+static int will_not_end(struct ss_request *req)
+{
+	struct tape *tape = ss_server_user(ss_request_server(req));
+	char byte;
+	ss_write(req, "hi", 2);
+	ssize_t n = ss_read(req, &byte, 1);
+	tape_note(tape, "%d", (int)n);
+	while ((n = ss_sleep(req, 100)) != -ECANCELED)
+		ck_assert_int_eq(n, 0);
+	tape_note(tape, "cancelled");
+	return 0;
+}
+
+START_TEST(memory_close_ends_parked_handlers_under_fiber)
+{
+	struct ss_handler handlers[] = {
+		talker, { .handle = will_not_end, .speaks_first = true }
+	};
+	for (int i = 0; i < 2; i++) {
+		struct ss_config config = fiber_config(&handlers[i]);
+		config.user = tape_new();
+		config.drain_ms = HOUR;
+		struct ss_server *server = made(&config);
+		struct ss_memory_client *client = joined(server);
+		int64_t began = ss_now(server), real = clock_ms();
+		hears(client, i ? "hi" : "name?");
+		ck_assert_int_eq(ss_server_close(server), 0);
+		ck_assert_int_ge(ss_now(server) - began, HOUR);
+		ck_assert_int_lt(clock_ms() - real, WAIT_MS);
+		if (i)
+			ck_assert_str_eq(tape_text(config.user), "0 cancelled");
+		else
+			hears(client, "bye");
+		hears_end(client);
+		ss_memory_close(client);
+		ck_assert_int_eq(ss_server_free(server), 0);
+		ss_shared_free(config.user, sizeof(struct tape));
+	}
+}
+END_TEST
+
+/* A handler may test another. */
+static int exchanges(struct ss_request *req)
+{
+	char in[TEXT], out[TEXT];
+	ssize_t n = ss_read(req, in, sizeof(in));
+	if (n <= 0)
+		return (int)n;
+	n = ss_memory_exchange(&echo_handler, in, (size_t)n, out, sizeof(out));
+	ck_assert_int_gt(n, 0);
+	ck_assert_int_eq(ss_write(req, out, (size_t)n), n);
+	return SS_AGAIN;
+}
+
+START_TEST(memory_exchange_works_within_a_fiber)
+{
+	struct ss_handler handler = { .handle = exchanges };
+	struct ss_config config = fiber_config(&handler);
+	struct ss_server *server = made(&config);
+	struct ss_memory_client *a = joined(server), *b = joined(server);
+	for (int i = 0; i < 3; i++) {
+		says(a, "from a");
+		says(b, "from b");
+		hears(b, "from b");
+		hears(a, "from a");
+	}
+	ss_memory_close(a);
+	ss_memory_close(b);
+	freed(server);
+}
+END_TEST
+
+/* ---- the same input gives the same run ------------------------------------*/
+
+enum { CROWD = 1000, EVENTS = 20000 };
+
+/* What happened, in its order: a hash and a length of it. */
+struct transcript {
+	uint64_t hash;
+	unsigned long events;
+};
+
+static void note(struct transcript *t, int64_t what)
+{
+	t->hash = (t->hash ^ (uint64_t)what) * 1099511628211u;
+	t->events++;
+}
+
+static uint32_t next_random(uint64_t *seed)
+{
+	*seed = *seed * 6364136223846793005u + 1442695040888963407u;
+	return (uint32_t)(*seed >> 33);
+}
+
+/* Echoes, sleeps as long as its input says, gives up after a while. */
+static int one_of_a_crowd(struct ss_request *req)
+{
+	struct ss_server *server = ss_request_server(req);
+	struct transcript *t = ss_server_user(server);
+	unsigned char byte;
+	ssize_t n = ss_read(req, &byte, 1);
+	note(t, ss_now(server));
+	note(t, n == 1 ? byte : (int)n);
+	if (n != 1)
+		return (int)n;
+	if (byte % 3 == 0)
+		ss_sleep(req, byte * 10);
+	n = ss_write(req, &byte, 1);
+	return n < 0 ? (int)n : SS_AGAIN;
+}
+
+static void act_at_random(struct ss_server *server,
+			  struct ss_memory_client **client, uint64_t *seed,
+			  struct transcript *t)
+{
+	unsigned char byte = (unsigned char)next_random(seed);
+	switch (next_random(seed) % 16) {
+	case 0:
+		ss_memory_close(*client);
+		*client = joined(server);
+		break;
+	case 1:
+		ss_memory_shutdown(*client);
+		break;
+	case 2:
+	case 3:
+	case 4:
+		note(t, ss_memory_recv(*client, &byte, 1));
+		note(t, byte);
+		break;
+	default:
+		note(t, ss_memory_send(*client, &byte, 1));
+	}
+}
+
+static void crowd_at_random(uint64_t seed, struct transcript *t)
+{
+	static struct ss_memory_client *clients[CROWD];
+	struct ss_handler handler = { .handle = one_of_a_crowd,
+				      .timeouts = { .idle_ms = 60000,
+						    .total_ms = 600000 } };
+	struct ss_config config = fiber_config(&handler);
+	config.user = t;
+	config.log_level = SS_NONE;
+	*t = (struct transcript){ .hash = 14695981039346656037u };
+	struct ss_server *server = made(&config);
+	for (int i = 0; i < CROWD; i++)
+		clients[i] = joined(server);
+	for (int i = 0; i < EVENTS; i++)
+		act_at_random(server, &clients[next_random(&seed) % CROWD],
+			      &seed, t);
+	note(t, ss_now(server));
+	for (int i = 0; i < CROWD; i++)
+		ss_memory_close(clients[i]);
+	freed(server);
+	note(t, ss_now(server));
+}
+
+START_TEST(memory_runs_are_the_same_for_the_same_input_under_fiber)
+{
+	struct transcript first, again, other;
+	crowd_at_random(1, &first);
+	crowd_at_random(1, &again);
+	crowd_at_random(2, &other);
+	ck_assert_uint_gt(first.events, EVENTS);
+	ck_assert_uint_eq(first.events, again.events);
+	ck_assert_uint_eq(first.hash, again.hash);
+	ck_assert_uint_ne(first.hash, other.hash);
+}
+END_TEST
+
 /* ---- no memory ------------------------------------------------------------*/
 
 static int allocations; /* until one fails */
@@ -1157,11 +1710,13 @@ static void add_streams(TCase *tcase)
 			    0, MODELS);
 	tcase_add_loop_test(tcase, memory_reading_can_be_shut_down, 0, MODELS);
 	tcase_add_loop_test(tcase, memory_close_serves_who_waits, 0, MODELS);
-	tcase_add_test(tcase, memory_close_ends_silent_clients);
+	tcase_add_loop_test(tcase, memory_close_ends_silent_clients, 1, MODELS);
 	tcase_add_loop_test(tcase, memory_clients_may_leave, 0, MODELS);
-	tcase_add_test(tcase, memory_requests_can_be_cancelled);
-	tcase_add_test(tcase, memory_clients_beyond_the_cap_wait);
-	tcase_add_test(tcase, memory_clients_beyond_the_cap_are_refused);
+	tcase_add_loop_test(tcase, memory_requests_can_be_cancelled, 1, MODELS);
+	tcase_add_loop_test(tcase, memory_clients_beyond_the_cap_wait, 1,
+			    MODELS);
+	tcase_add_loop_test(tcase, memory_clients_beyond_the_cap_are_refused, 1,
+			    MODELS);
 	tcase_add_test(tcase, memory_streams_can_be_waited_for_under_sync);
 	tcase_add_loop_test(tcase,
 			    memory_streams_can_be_waited_for_beside_the_loop, 1,
@@ -1181,6 +1736,28 @@ static void add_packets(TCase *tcase)
 			    MODELS);
 }
 
+static void add_parked(TCase *tcase)
+{
+	tcase_add_test(tcase,
+		       memory_handlers_wait_for_their_clients_under_fiber);
+	tcase_add_test(
+		tcase,
+		memory_ends_before_the_server_looks_are_seen_under_fiber);
+	tcase_add_test(tcase, memory_handlers_wake_one_another_under_fiber);
+	tcase_add_test(tcase, memory_streams_are_relayed_under_fiber);
+	tcase_add_test(tcase, memory_time_outs_jump_under_fiber);
+	tcase_add_test(tcase, memory_sleepers_wake_in_order_under_fiber);
+	tcase_add_test(tcase, memory_time_stands_still_for_who_waits_for_ever);
+	tcase_add_test(tcase,
+		       memory_time_stands_still_for_who_computes_under_fiber);
+	tcase_add_test(tcase,
+		       memory_time_is_real_beside_a_serving_thread_under_fiber);
+	tcase_add_test(tcase, memory_close_ends_parked_handlers_under_fiber);
+	tcase_add_test(tcase, memory_exchange_works_within_a_fiber);
+	tcase_add_test(tcase,
+		       memory_runs_are_the_same_for_the_same_input_under_fiber);
+}
+
 static void add_exchange(TCase *tcase)
 {
 	tcase_add_test(tcase, memory_exchange_tells_the_whole_length);
@@ -1198,6 +1775,7 @@ Suite *t_memory(void)
 	tcase_set_timeout(tcase, 10);
 	add_streams(tcase);
 	add_packets(tcase);
+	add_parked(tcase);
 	add_exchange(tcase);
 	return suite;
 }

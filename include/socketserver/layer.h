@@ -233,6 +233,13 @@ struct ss_ops {
 	void (*forget)(struct ss_server *server, struct ss_source *source);
 	/* The only clock: monotonic ms.  Any thread. */
 	int64_t (*now)(struct ss_server *server);
+	/*
+	 * A loop's thread, where nothing can run before `until` (SS_NONE: for
+	 * ever) and the transport is none of sockets.  How many ms the loop is
+	 * to wait, -1: for ever; or, where the clock is the transport's own,
+	 * sets it forward to that and says 0.
+	 */
+	int (*pass_time)(struct ss_server *server, int64_t until);
 };
 
 /* ---- layers ---------------------------------------------------------------*/

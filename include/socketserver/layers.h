@@ -146,7 +146,7 @@ enum ss_trace_kind {
 	SS_TRACE_SERVER = 1 << 0,  /* server_bind ... server_close */
 	SS_TRACE_REQUEST = 1 << 1, /* get_request ... end_request, and the
 				      handler's setup, handle, finish */
-	SS_TRACE_WAITS = 1 << 2,   /* wait, wait_any, forget, now */
+	SS_TRACE_WAITS = 1 << 2,   /* wait, wait_any, forget, now, ... */
 };
 struct ss_trace_options {
 	unsigned kinds; /* 0: SS_TRACE_SERVER | SS_TRACE_REQUEST */

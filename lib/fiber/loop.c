@@ -142,11 +142,23 @@ void fiber_yield(struct fiber *fiber)
 
 /* ---- without a stack ------------------------------------------------------*/
 
+bool fiber_source_readable(struct ss_server *server, struct ss_request *req,
+			   struct ss_source *source)
+{
+	return ss_super(server, &ss_fiber_mixin)
+		       ->wait(server, req, source, POLLIN, 0) == 0;
+}
+
 /* Whether there is input that no edge will tell of any more: the last read may
  * not have taken all. */
-static bool has_input(struct ss_source *source)
+static bool has_input(struct ss_server *server, struct ss_request *req,
+		      struct ss_source *source, bool fresh)
 {
-	if (source->fd < 0 || source->ready & POLLIN)
+	if (source->fd < 0)
+		return fiber_source_readable(server, req, source);
+	if (fresh)
+		return false;
+	if (source->ready & POLLIN)
 		return true;
 	if ((source->flags & SS_SOURCE_DRY) &&
 	    !(source->flags & SS_SOURCE_URGENT))
@@ -165,7 +177,7 @@ static void set_aside(struct fiber_loop *loop, struct ss_request *req,
 	task->state = TASK_ASIDE;
 	task->fiber = NULL;
 	bool wait = source && !ss_request_ending(req) &&
-		    (fresh || !has_input(source));
+		    !has_input(loop->server, req, source, fresh);
 	if (wait && source->fd >= 0)
 		wait = ss_poller_want(loop->poller, source, POLLIN) == 0;
 	if (wait && deadline != SS_NONE)
@@ -287,10 +299,16 @@ static void run_starting(struct fiber_loop *loop)
 static void ring(struct fiber_loop *loop, struct ss_request *req)
 {
 	struct task *task = fiber_task(loop, req);
+	struct ss_source *source = ss_request_source(req);
+	if (task->state == TASK_ASIDE) {
+		start_again(loop, req);
+		return;
+	}
 	if (task->state == TASK_FIBER && task->fiber)
 		fiber_wake(task->fiber);
-	else if (task->state == TASK_ASIDE)
-		start_again(loop, req);
+	/* Others that wait for this stream, of which no descriptor tells. */
+	if (source && source->fd < 0)
+		waiters_tell(source, POLLIN);
 }
 
 static void fire_timers(struct fiber_loop *loop)
@@ -317,20 +335,38 @@ static void fire_timers(struct fiber_loop *loop)
 
 /* ---- mail -----------------------------------------------------------------*/
 
-/* With the lock held. */
-static int append_mail(struct fiber_loop *loop, struct ss_request *req)
+/* Where the i-th of those that wait lies. */
+static struct ss_request **mail_at(struct fiber_loop *loop, int i)
 {
-	if (loop->mail_count == loop->mail_room) {
-		int room = loop->mail_room ? 2 * loop->mail_room : 64;
-		struct ss_request **more =
-			sys_realloc(loop->mail, (size_t)room * sizeof(*more));
-		if (!more)
-			return -ENOMEM;
-		loop->mail = more;
-		loop->mail_room = room;
-	}
-	loop->mail[loop->mail_count++] = req;
+	return &loop->mail[(loop->mail_first + i) % loop->mail_room];
+}
+
+/* One more request: for each there is room, so that no wake-up is ever lost. */
+static int make_room(struct fiber_loop *loop)
+{
+	/* The serving thread alone adds requests, and room for them. */
+	if (atomic_load(&loop->load) < loop->mail_room)
+		return 0;
+	int room = loop->mail_room ? 2 * loop->mail_room : 64;
+	struct ss_request **more =
+		sys_malloc((size_t)room * sizeof(struct ss_request *));
+	if (!more)
+		return -ENOMEM;
+	pthread_mutex_lock(&loop->lock);
+	for (int i = 0; i < loop->mail_count; i++)
+		more[i] = *mail_at(loop, i);
+	sys_free(loop->mail);
+	loop->mail = more;
+	loop->mail_room = room;
+	loop->mail_first = 0;
+	pthread_mutex_unlock(&loop->lock);
 	return 0;
+}
+
+/* With the lock held. */
+static void append_mail(struct fiber_loop *loop, struct ss_request *req)
+{
+	*mail_at(loop, loop->mail_count++) = req;
 }
 
 static void ring_bell(struct fiber_loop *loop)
@@ -347,33 +383,28 @@ static void ring_bell(struct fiber_loop *loop)
  * end. */
 int fiber_loop_hand(struct fiber_loop *loop, struct ss_request *req)
 {
-	pthread_mutex_lock(&loop->lock);
-	int r = append_mail(loop, req);
-	if (r == 0) {
-		atomic_store(&fiber_task(loop, req)->mail, MAIL_POSTED);
-		atomic_fetch_add(&loop->load, 1);
-		atomic_store(&fiber_task(loop, req)->loop,
-			     (unsigned char)loop->number);
-	}
-	pthread_mutex_unlock(&loop->lock);
-	if (r == 0)
-		ring_bell(loop);
-	return r;
-}
-
-int fiber_loop_post(struct fiber_loop *loop, struct ss_request *req)
-{
-	int r = 0;
-	pthread_mutex_lock(&loop->lock);
-	unsigned char none = MAIL_NONE;
-	struct task *task = fiber_task(loop, req);
-	if (atomic_compare_exchange_strong(&task->mail, &none, MAIL_POSTED))
-		r = append_mail(loop, req);
+	int r = make_room(loop);
 	if (r < 0)
-		atomic_store(&task->mail, MAIL_NONE);
+		return r;
+	pthread_mutex_lock(&loop->lock);
+	append_mail(loop, req);
+	atomic_store(&fiber_task(loop, req)->mail, MAIL_POSTED);
+	atomic_fetch_add(&loop->load, 1);
+	atomic_store(&fiber_task(loop, req)->loop, (unsigned char)loop->number);
 	pthread_mutex_unlock(&loop->lock);
 	ring_bell(loop);
-	return r;
+	return 0;
+}
+
+void fiber_loop_post(struct fiber_loop *loop, struct ss_request *req)
+{
+	struct task *task = fiber_task(loop, req);
+	unsigned char none = MAIL_NONE;
+	pthread_mutex_lock(&loop->lock);
+	if (atomic_compare_exchange_strong(&task->mail, &none, MAIL_POSTED))
+		append_mail(loop, req);
+	pthread_mutex_unlock(&loop->lock);
+	ring_bell(loop);
 }
 
 static struct ss_request *take_mail(struct fiber_loop *loop)
@@ -381,7 +412,9 @@ static struct ss_request *take_mail(struct fiber_loop *loop)
 	struct ss_request *req = NULL;
 	pthread_mutex_lock(&loop->lock);
 	if (loop->mail_count) {
-		req = loop->mail[--loop->mail_count];
+		req = *mail_at(loop, 0);
+		loop->mail_first = (loop->mail_first + 1) % loop->mail_room;
+		loop->mail_count--;
 		atomic_store(&fiber_task(loop, req)->mail, MAIL_NONE);
 	} else {
 		atomic_store(&loop->has_mail, false);
@@ -440,22 +473,29 @@ static void limit_wait(struct fiber_loop *loop)
 }
 
 /* Between two waits: what it arms is the next one's. */
-void fiber_loop_take(struct fiber_loop *loop, struct ss_request *req)
+int fiber_loop_take(struct fiber_loop *loop, struct ss_request *req)
 {
+	int r = make_room(loop);
+	if (r < 0)
+		return r;
 	atomic_fetch_add(&loop->load, 1);
 	atomic_store(&fiber_task(loop, req)->loop, (unsigned char)loop->number);
 	begin(loop, req);
 	limit_wait(loop);
+	return 0;
 }
 
+/* Those behind it move up. */
 static void take_out(struct fiber_loop *loop, const struct ss_request *req)
 {
 	pthread_mutex_lock(&loop->lock);
 	int i = 0;
-	while (i < loop->mail_count && loop->mail[i] != req)
+	while (i < loop->mail_count && *mail_at(loop, i) != req)
 		i++;
 	if (i < loop->mail_count)
-		loop->mail[i] = loop->mail[--loop->mail_count];
+		loop->mail_count--;
+	for (; i < loop->mail_count; i++)
+		*mail_at(loop, i) = *mail_at(loop, i + 1);
 	pthread_mutex_unlock(&loop->lock);
 }
 

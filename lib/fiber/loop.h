@@ -80,8 +80,8 @@ struct fiber_loop {
 
 	/* For other threads. */
 	pthread_mutex_t lock;
-	struct ss_request **mail; /* to be looked at; lock */
-	int mail_count, mail_room;
+	struct ss_request **mail; /* to be looked at: a ring; lock */
+	int mail_first, mail_count, mail_room;
 	struct job *finished; /* what was offloaded; lock */
 	atomic_bool has_mail;
 	atomic_int load; /* requests that are its */
@@ -103,13 +103,14 @@ void fiber_loop_fini(struct fiber_loop *loop);
 void fiber_loop_run(struct fiber_loop *loop);
 void fiber_loop_stop(struct fiber_loop *loop);
 
-/* Takes a new request.  The loop's own thread. */
-void fiber_loop_take(struct fiber_loop *loop, struct ss_request *req);
-/* The same from another thread.  -ENOMEM: it is not taken. */
+/* Takes a new request.  The loop's own thread, which serves.  -ENOMEM: it is
+ * not taken. */
+int fiber_loop_take(struct fiber_loop *loop, struct ss_request *req);
+/* The same where the serving thread is another one. */
 int fiber_loop_hand(struct fiber_loop *loop, struct ss_request *req);
 /* Any thread, of a request that is the loop's and has not ended: what it waits
- * for is to be looked at again.  -ENOMEM. */
-int fiber_loop_post(struct fiber_loop *loop, struct ss_request *req);
+ * for is to be looked at again. */
+void fiber_loop_post(struct fiber_loop *loop, struct ss_request *req);
 /* A helper thread: what the job's owner, a fiber, has waited for. */
 void fiber_loop_finish(struct fiber_loop *loop, struct job *job);
 /* The request has ended. */
@@ -123,6 +124,10 @@ bool fiber_park(struct fiber *fiber, int64_t deadline);
 void fiber_wake(struct fiber *fiber);
 /* Lets the others that are ready run first. */
 void fiber_yield(struct fiber *fiber);
+
+/* Asks whoever knows of a stream without a descriptor. */
+bool fiber_source_readable(struct ss_server *server, struct ss_request *req,
+			   struct ss_source *source);
 
 static inline struct task *fiber_task(const struct fiber_loop *loop,
 				      const struct ss_request *req)

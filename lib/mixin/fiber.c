@@ -20,7 +20,6 @@ enum {
 	STACK_SIZE = 65536,
 	STACK_MIN = 16384,
 	ACCEPT_BATCH = 16,
-	WAITS_MAX = 64,
 	WAITS_FEW = 4,
 };
 
@@ -74,8 +73,7 @@ static int fbr_process_request(struct ss_server *server, struct ss_request *req)
 	struct fiber_loop *loop = least_loaded(state_of(server));
 	if (loop->own_thread)
 		return fiber_loop_hand(loop, req);
-	fiber_loop_take(loop, req);
-	return 0;
+	return fiber_loop_take(loop, req);
 }
 
 static void fbr_end_request(struct ss_server *server, struct ss_request *req,
@@ -87,10 +85,11 @@ static void fbr_end_request(struct ss_server *server, struct ss_request *req,
 		fiber_loop_leave(loop, req);
 }
 
-static int look_again(struct ss_server *server, struct ss_request *req)
+static void look_again(struct ss_server *server, struct ss_request *req)
 {
 	struct fiber_loop *loop = loop_of(server, req);
-	return loop ? fiber_loop_post(loop, req) : 0;
+	if (loop)
+		fiber_loop_post(loop, req);
 }
 
 static int fbr_cancel_request(struct ss_server *server, struct ss_request *req,
@@ -98,15 +97,15 @@ static int fbr_cancel_request(struct ss_server *server, struct ss_request *req,
 {
 	int r = ss_super(server, &ss_fiber_mixin)
 			->cancel_request(server, req, force);
-	int posted = look_again(server, req);
-	return r < 0 ? r : posted;
+	look_again(server, req);
+	return r;
 }
 
 static int fbr_wake_request(struct ss_server *server, struct ss_request *req)
 {
 	int r = ss_super(server, &ss_fiber_mixin)->wake_request(server, req);
-	int posted = look_again(server, req);
-	return r < 0 ? r : posted;
+	look_again(server, req);
+	return r;
 }
 
 static void fbr_stir_request(struct ss_server *server, struct ss_request *req)
@@ -242,6 +241,14 @@ static int park_for(struct ss_server *server, struct fiber *fiber,
 	return source && (waiter.told || source->fd < 0) ? 1 : 0;
 }
 
+/* Whether there may be input that the last read has not seen. */
+static bool untried(struct ss_server *server, struct ss_request *req,
+		    struct ss_source *source)
+{
+	return source->fd < 0 ? fiber_source_readable(server, req, source)
+			      : source->flags & SS_SOURCE_DRY;
+}
+
 static int fbr_wait(struct ss_server *server, struct ss_request *req,
 		    struct ss_source *source, short events, int64_t deadline)
 {
@@ -253,9 +260,9 @@ static int fbr_wait(struct ss_server *server, struct ss_request *req,
 	}
 	for (;;) {
 		int r = ss_request_ending(req);
-		bool untried = source && (source->flags & SS_SOURCE_DRY);
 		/* What came before the end is read before it. */
-		if (r == -ESHUTDOWN && (events & POLLIN) && untried)
+		if (r == -ESHUTDOWN && (events & POLLIN) && source &&
+		    untried(server, req, source))
 			return 0;
 		if (r == -ECANCELED || (r < 0 && (events & POLLIN)))
 			return r;
@@ -291,28 +298,15 @@ static int park_for_any(struct fiber *fiber, const struct ss_wait *waits,
 	return r;
 }
 
-static int ask(struct ss_wait *waits, int count)
+/* Who waits by poll(2), or knows of streams without a descriptor, tells what is
+ * there now. */
+static int ask(struct ss_server *server, struct ss_request *req,
+	       struct ss_wait *waits, int count)
 {
-	struct pollfd fds[WAITS_MAX];
 	if (count <= 0)
 		return 0;
-	for (int i = 0; i < count; i++)
-		fds[i] = (struct pollfd){
-			.fd = waits[i].req ? ss_request_fd(waits[i].req)
-					   : waits[i].fd,
-			.events = waits[i].events,
-		};
-	int n = sys_poll(fds, (nfds_t)count, 0);
-	if (n == -1)
-		return errno == EINTR ? 0 : -errno;
-	for (int i = 0; i < count; i++) {
-		waits[i].revents = fds[i].revents;
-		struct ss_source *source =
-			waits[i].req ? ss_request_source(waits[i].req) : NULL;
-		if (source && fds[i].revents)
-			source->flags &= ~(unsigned)SS_SOURCE_DRY;
-	}
-	return n;
+	return ss_super(server, &ss_fiber_mixin)
+		->wait_any(server, req, waits, count, 0);
 }
 
 static int fbr_wait_any(struct ss_server *server, struct ss_request *req,
@@ -324,7 +318,7 @@ static int fbr_wait_any(struct ss_server *server, struct ss_request *req,
 			return -EINTR;
 		if (ss_request_ending(req) || !fiber)
 			return -ECANCELED;
-		int r = ask(waits, count);
+		int r = ask(server, req, waits, count);
 		if (r)
 			return r;
 		if (expired(server, deadline))
@@ -364,7 +358,9 @@ static int fbr_offload(struct ss_server *server, struct ss_request *req,
 	struct job job = {
 		.fn = fn, .arg = arg, .tell = job_done, .owner = fiber
 	};
-	if (!fiber || helpers_do(&fibers->helpers, &job) < 0)
+	/* A clock that stands still is not to move on meanwhile. */
+	if (!fiber || !(ss_server_flags(server) & SS_LAYER_SOCKET) ||
+	    helpers_do(&fibers->helpers, &job) < 0)
 		return fn(arg);
 	while (!job.done)
 		fiber_park(fiber, SS_NONE);

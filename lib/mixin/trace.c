@@ -235,6 +235,12 @@ static int64_t trace_now(struct ss_server *server)
 	return super(server)->now(server);
 }
 
+static int trace_pass_time(struct ss_server *server, int64_t until)
+{
+	tell(server, SS_TRACE_WAITS, NULL, "pass_time");
+	return super(server)->pass_time(server, until);
+}
+
 const struct ss_layer ss_trace_mixin = {
 	.name = "trace",
 	.server_size = sizeof(struct trace),
@@ -264,5 +270,6 @@ const struct ss_layer ss_trace_mixin = {
 		.offload = trace_offload,
 		.forget = trace_forget,
 		.now = trace_now,
+		.pass_time = trace_pass_time,
 	},
 };

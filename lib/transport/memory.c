@@ -4,18 +4,35 @@
  * Under sync nobody can feed a handler that waits, since the thread that would
  * is the one that serves.  So it sees end of file, or, if it has a time-out,
  * the clock jumps to it: such a server's clock stands still otherwise, and
- * the same input gives the same run.  Under threads it waits in earnest.
+ * the same input gives the same run.
+ *
+ * Under fiber a handler that waits is parked, and any number of clients and
+ * handlers take turns in one thread; the clock jumps when nothing else can
+ * happen.  With a thread that serves beside the clients there is no such
+ * moment, and from then on time is real.
+ *
+ * Under threads handlers wait in earnest.
  */
 #include <assert.h>
 #include <errno.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <string.h>
 
 #include <socketserver/layers.h>
 
 #include "../sys.h"
 
-enum { PATIENCE_MS = 1000, TURN_MS = 10, WAITS_MAX = 64, PACKET_MAX = 65507 };
+enum {
+	PATIENCE_MS = 1000,
+	PATIENCE_TURNS = 1 << 20, /* of a server that has always more to do */
+	TURN_MS = 10,
+	WAITS_MAX = 64,
+	PACKET_MAX = 65507,
+};
+
+/* A turn's deadline of which the clock shall not know. */
+static const int64_t NEVER = INT64_MAX;
 
 struct bytes {
 	unsigned char *data;
@@ -45,8 +62,14 @@ struct memory {
 	pthread_cond_t changed;
 	struct ss_memory_client *first, **last; /* waiting */
 	bool concurrent; /* handlers run beside the clients */
+	bool parks;	 /* they wait, and the clients' thread goes on */
 	bool closed;
-	int64_t clock;
+	atomic_llong clock; /* while it stands */
+	atomic_bool stuck;  /* a turn until NEVER: nothing is left to do */
+	/* Under fiber, from when a thread of its own serves: the clock goes, so
+	 * far ahead of the real one (below 0: behind). */
+	atomic_bool goes;
+	atomic_llong ahead;
 };
 
 struct memory_channel {
@@ -73,6 +96,15 @@ static void tell(struct memory *memory, struct memory_channel *channel)
 	pthread_cond_broadcast(&memory->changed);
 	if (channel && channel->bell[1])
 		(void)!sys_write(channel->bell[1], "", 1);
+	if (channel && memory->parks) {
+		struct ss_server *server = channel->client->server;
+		ss_self(server)->stir_request(server, channel->channel.req);
+	}
+}
+
+static const struct ss_ops *below(const struct ss_server *server)
+{
+	return ss_super(server, ss_server_transport(server));
 }
 
 /* ---- bytes ----------------------------------------------------------------*/
@@ -281,6 +313,7 @@ static ssize_t take_answer(struct ss_memory_client *client, void *buf, size_t n)
 	return (ssize_t)take_packet(&client->to_client, buf, n);
 }
 
+/* Until then for real; 0: looks only. */
 static ssize_t wait_for_answer(struct ss_memory_client *client, void *buf,
 			       size_t n, int64_t until)
 {
@@ -289,7 +322,7 @@ static ssize_t wait_for_answer(struct ss_memory_client *client, void *buf,
 			       .tv_nsec = (long)(until % 1000) * 1000000 };
 	pthread_mutex_lock(&memory->lock);
 	ssize_t r;
-	int error = 0;
+	int error = until ? 0 : ETIMEDOUT;
 	while ((r = take_answer(client, buf, n)) == -EAGAIN && !error)
 		error = pthread_cond_timedwait(&memory->changed, &memory->lock,
 					       &at);
@@ -297,28 +330,65 @@ static ssize_t wait_for_answer(struct ss_memory_client *client, void *buf,
 	return r;
 }
 
+/* The thread that serves has a life of its own: time is real from now on. */
+static void let_time_go(struct ss_server *server)
+{
+	struct memory *memory = memory_of(server);
+	pthread_mutex_lock(&memory->lock);
+	if (memory->parks && !atomic_load(&memory->goes)) {
+		memory->ahead = memory->clock - below(server)->now(server);
+		atomic_store(&memory->goes, true);
+	}
+	pthread_mutex_unlock(&memory->lock);
+}
+
+/*
+ * One turn in the client's own thread.  Where handlers park, it takes the clock
+ * along to what they wait for, once nothing else can happen.  > 0: perhaps
+ * there is an answer now; 0: no other turn will help; < 0.
+ */
+static int serve(struct ss_server *server)
+{
+	struct memory *memory = memory_of(server);
+	if (!memory->parks)
+		return ss_server_turn(server, 0);
+	int64_t until = NEVER;
+	if (atomic_load(&memory->goes))
+		until = ss_now(server) + TURN_MS;
+	int turned = ss_server_turn(server, until);
+	if (turned == -EBUSY)
+		let_time_go(server);
+	if (turned < 0)
+		return turned;
+	return !atomic_exchange(&memory->stuck, false);
+}
+
+static bool patient(const struct memory *memory, int turns, int64_t began)
+{
+	if (memory->concurrent || atomic_load(&memory->goes))
+		return sys_now_ms() < began + PATIENCE_MS;
+	return turns < PATIENCE_TURNS;
+}
+
 ssize_t ss_memory_recv(struct ss_memory_client *client, void *buf, size_t n)
 {
 	struct memory *memory = client->memory;
-	int64_t began = sys_now_ms();
-	for (;;) {
-		pthread_mutex_lock(&memory->lock);
-		ssize_t r = take_answer(client, buf, n);
-		pthread_mutex_unlock(&memory->lock);
-		if (r != -EAGAIN)
+	int64_t began = sys_now_ms(), until = 0;
+	bool over = false;
+	for (int turns = 0;; turns++) {
+		ssize_t r = wait_for_answer(client, buf, n, until);
+		if (r != -EAGAIN || over)
 			return r;
-		int turned = ss_server_turn(client->server, 0);
-		if (turned > 0)
-			continue;
+		int turned = serve(client->server);
 		if (turned < 0 && turned != -EBUSY)
 			return turned;
-		if (turned == 0 && !memory->concurrent)
-			return -EAGAIN;
 		/* Those who wait for a place of the server's get one only by a
 		 * turn, which nobody else may make. */
-		r = wait_for_answer(client, buf, n, sys_now_ms() + TURN_MS);
-		if (r != -EAGAIN || sys_now_ms() >= began + PATIENCE_MS)
-			return r;
+		bool beside =
+			turned == -EBUSY || (turned == 0 && memory->concurrent);
+		until = beside ? sys_now_ms() + TURN_MS : 0;
+		over = (turned == 0 && !beside) ||
+		       !patient(memory, turns, began);
 	}
 }
 
@@ -444,7 +514,9 @@ static int mem_init(struct ss_server *server, const void *options)
 	(void)options;
 	struct memory *memory = memory_of(server);
 	memory->last = &memory->first;
-	memory->concurrent = ss_server_flags(server) & SS_LAYER_DISPATCHES;
+	memory->parks = ss_server_flags(server) & SS_LAYER_PARKS;
+	memory->concurrent = !memory->parks &&
+			     (ss_server_flags(server) & SS_LAYER_DISPATCHES);
 	memory->clock = 1;
 	pthread_condattr_t attr;
 	int error = pthread_condattr_init(&attr);
@@ -502,8 +574,7 @@ static void mem_listener_close(struct ss_server *server,
 	}
 	pthread_cond_broadcast(&memory->changed);
 	pthread_mutex_unlock(&memory->lock);
-	ss_super(server, ss_server_transport(server))
-		->listener_close(server, listener);
+	below(server)->listener_close(server, listener);
 }
 
 /* With the lock held: the request's own copy of the packet. */
@@ -596,8 +667,7 @@ static void mem_handle_error(struct ss_server *server, struct ss_request *req,
 			mine->client->status = error->code;
 		pthread_mutex_unlock(&memory->lock);
 	}
-	ss_super(server, ss_server_transport(server))
-		->handle_error(server, req, error);
+	below(server)->handle_error(server, req, error);
 }
 
 static int mem_cancel_request(struct ss_server *server, struct ss_request *req,
@@ -606,8 +676,7 @@ static int mem_cancel_request(struct ss_server *server, struct ss_request *req,
 	struct memory *memory = memory_of(server);
 	struct memory_channel *mine = ss_request_space(req);
 	/* First, so that who is woken by the rest knows why. */
-	int r = ss_super(server, ss_server_transport(server))
-			->cancel_request(server, req, force);
+	int r = below(server)->cancel_request(server, req, force);
 	pthread_mutex_lock(&memory->lock);
 	mine->half = true;
 	mine->forced = mine->forced || force;
@@ -628,6 +697,13 @@ static int wait_alone(struct memory *memory, int64_t deadline)
 	return -ETIMEDOUT;
 }
 
+/* With the lock held: bytes, or their end. */
+static bool input_is_there(const struct memory_channel *mine)
+{
+	const struct ss_memory_client *client = mine->client;
+	return held(&client->to_server) || client->sent_all || mine->half;
+}
+
 static int wait_for_input(struct memory *memory, struct memory_channel *mine,
 			  int64_t deadline)
 {
@@ -636,8 +712,7 @@ static int wait_for_input(struct memory *memory, struct memory_channel *mine,
 			       .tv_nsec = (long)(deadline % 1000) * 1000000 };
 	int error = 0;
 	pthread_mutex_lock(&memory->lock);
-	while (!held(&client->to_server) && !client->sent_all && !mine->half &&
-	       !error) {
+	while (!input_is_there(mine) && !error) {
 		if (deadline == SS_NONE)
 			pthread_cond_wait(&memory->changed, &memory->lock);
 		else
@@ -656,12 +731,19 @@ static int wait_alone_for(struct ss_server *server, struct ss_request *req,
 			  struct ss_source *source, short events,
 			  int64_t deadline)
 {
-	const struct ss_ops *super =
-		ss_super(server, ss_server_transport(server));
 	struct memory *memory = memory_of(server);
 	int64_t at = deadline == SS_NONE ? SS_NONE : memory->clock;
-	int r = super->wait(server, req, source, events, at);
+	int r = below(server)->wait(server, req, source, events, at);
 	return r == -ETIMEDOUT ? wait_alone(memory, deadline) : r;
+}
+
+/* The model waits, and asks what there is. */
+static int look(struct memory *memory, const struct memory_channel *mine)
+{
+	pthread_mutex_lock(&memory->lock);
+	bool readable = input_is_there(mine);
+	pthread_mutex_unlock(&memory->lock);
+	return readable ? 0 : -ETIMEDOUT;
 }
 
 static int mem_wait(struct ss_server *server, struct ss_request *req,
@@ -670,11 +752,13 @@ static int mem_wait(struct ss_server *server, struct ss_request *req,
 	struct memory *memory = memory_of(server);
 	struct memory_channel *mine = req ? ss_request_space(req) : NULL;
 	bool other = !mine || source != &mine->source || !(events & POLLIN);
-	if (other && !memory->concurrent)
+	if (other && !memory->parks && !memory->concurrent)
 		return wait_alone_for(server, req, source, events, deadline);
 	if (other)
-		return ss_super(server, ss_server_transport(server))
-			->wait(server, req, source, events, deadline);
+		return below(server)->wait(server, req, source, events,
+					   deadline);
+	if (memory->parks)
+		return look(memory, mine);
 	if (!memory->concurrent)
 		return wait_alone(memory, deadline);
 	return wait_for_input(memory, mine, deadline);
@@ -695,13 +779,12 @@ static struct memory_channel *channel_of(struct ss_request *req)
 /* With the lock held.  Writing never waits, nor does reading a packet. */
 static short readiness(struct memory_channel *mine)
 {
-	const struct ss_memory_client *client = mine->client;
 	char bytes[8];
 	while (mine->bell[0] &&
 	       sys_read(mine->bell[0], bytes, sizeof(bytes)) > 0)
 		;
-	bool readable = held(&client->to_server) || client->sent_all ||
-			mine->half || !is_stream(client->server);
+	bool readable =
+		input_is_there(mine) || !is_stream(mine->client->server);
 	return readable ? POLLIN | POLLOUT : POLLOUT;
 }
 
@@ -719,11 +802,6 @@ static int streams_ready(struct memory *memory, struct ss_wait *waits,
 	}
 	pthread_mutex_unlock(&memory->lock);
 	return ready;
-}
-
-static const struct ss_ops *below(const struct ss_server *server)
-{
-	return ss_super(server, ss_server_transport(server));
 }
 
 /* Time jumps, or, where it has no end, so does the input. */
@@ -812,9 +890,29 @@ static int mem_wait_any(struct ss_server *server, struct ss_request *req,
 static int64_t mem_now(struct ss_server *server)
 {
 	struct memory *memory = memory_of(server);
-	if (!memory->concurrent)
-		return memory->clock;
-	return ss_super(server, ss_server_transport(server))->now(server);
+	if (memory->concurrent)
+		return below(server)->now(server);
+	if (atomic_load(&memory->goes))
+		return below(server)->now(server) + memory->ahead;
+	return memory->clock;
+}
+
+static int mem_pass_time(struct ss_server *server, int64_t until)
+{
+	struct memory *memory = memory_of(server);
+	if (!memory->parks || atomic_load(&memory->goes) || until == SS_NONE)
+		return below(server)->pass_time(server, until);
+	if (until == NEVER)
+		atomic_store(&memory->stuck, true);
+	else if (memory->clock < until)
+		memory->clock = until;
+	return 0;
+}
+
+static int mem_serve_forever(struct ss_server *server)
+{
+	let_time_go(server);
+	return below(server)->serve_forever(server);
 }
 
 /* What both have. */
@@ -823,6 +921,7 @@ static int64_t mem_now(struct ss_server *server)
 	.fini = mem_fini,                                                      \
 	.ops = {                                                               \
 		.server_bind = mem_server_bind,                                \
+		.serve_forever = mem_serve_forever,                            \
 		.listener_close = mem_listener_close,                          \
 		.get_request = mem_get_request,                                \
 		.handle_error = mem_handle_error,                              \
@@ -830,6 +929,7 @@ static int64_t mem_now(struct ss_server *server)
 		.wait = mem_wait,                                              \
 		.wait_any = mem_wait_any,                                      \
 		.now = mem_now,                                                \
+		.pass_time = mem_pass_time,                                    \
 	}
 
 const struct ss_layer ss_memory_server = {
