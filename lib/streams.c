@@ -76,7 +76,7 @@ int ss_stream_new(struct ss_request *req, int fd, struct ss_request **result)
 	struct ss_request *stream = NULL;
 	if (r == 0 && (!request_rare(owner) || !(stream = new_stream(owner))))
 		r = -ENOMEM;
-	if (r < 0) {
+	if (!stream) {
 		if (fd >= 0)
 			sys_close(fd);
 		return r;

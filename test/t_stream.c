@@ -1453,8 +1453,9 @@ static void make_faulty(void)
 
 static void make_faulty_for(const struct ss_config *config)
 {
-	const struct ss_layer *mixin = config->mixins[0].layer;
-	edges = mixin && (mixin->flags & SS_LAYER_PARKS);
+	edges = false;
+	for (const struct ss_use *use = config->mixins; use->layer; use++)
+		edges |= (use->layer->flags & SS_LAYER_PARKS) != 0;
 	whole = edges && config->transport == &ss_tcp_server;
 	make_faulty();
 }
