@@ -337,19 +337,20 @@ static int64_t next_event(const struct dialing *d)
 /* From the last on, since settling one puts the last in its place. */
 static int wait_for_answers(struct dialing *d)
 {
-	struct ss_wait waits[ENDPOINTS];
-	for (int i = 0; i < d->live; i++) {
+	struct ss_wait waits[ENDPOINTS] = { { 0 } };
+	const int live = d->live;
+	for (int i = 0; i < live; i++) {
 		const struct attempt *a = &d->attempts[i];
 		waits[i] = (struct ss_wait){ .fd = a->retry_at ? -1 : a->fd,
 					     .events = POLLOUT };
 	}
 	int64_t until = next_event(d);
-	int r = d->req ? ss_wait_any(d->req, waits, d->live, until)
-		       : wait_alone(waits, d->live, until);
+	int r = d->req ? ss_wait_any(d->req, waits, live, until)
+		       : wait_alone(waits, live, until);
 	if (r < 0)
 		return r;
 	int64_t at = clock_of(d);
-	for (int i = d->live - 1; i >= 0; i--) {
+	for (int i = live - 1; i >= 0; i--) {
 		const struct attempt *a = &d->attempts[i];
 		if (a->retry_at && a->retry_at <= at)
 			knock(d, i);

@@ -200,17 +200,17 @@ static ssize_t read_some(struct ss_request *req, void *given, size_t n)
 		void *buf = given ? given : req->in->data + req->in->tail;
 		struct ss_block block;
 		ssize_t r = ss_channel_read(req->top, buf, n, &block);
+		if (r > 0) {
+			note_input(req, (size_t)r);
+			return r;
+		}
 		if (r == -EAGAIN) {
 			stream_rest(req);
 			r = stream_wait(req, &block);
-		} else if (r > 0) {
-			note_input(req, (size_t)r);
-		} else if (r == 0 && !stream_forced(req)) {
-			req->eof = true;
+			if (r == 0)
+				continue;
 		}
-		if (r > 0 || req->eof)
-			return r;
-		if (r == -ESHUTDOWN) {
+		if (r == -ESHUTDOWN || (r == 0 && !stream_forced(req))) {
 			req->eof = true;
 			return 0;
 		}
@@ -224,8 +224,6 @@ static ssize_t read_some(struct ss_request *req, void *given, size_t n)
 /* Reads more into the buffer, at most `room` bytes. */
 ssize_t stream_fill(struct ss_request *req, size_t room)
 {
-	if (req->eof || req->dgram)
-		return read_some(req, NULL, 0);
 	ssize_t r = read_some(req, NULL, room);
 	if (r > 0)
 		req->in->tail += (size_t)r;
