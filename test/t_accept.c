@@ -558,8 +558,8 @@ START_TEST(accept_survives_the_failure_of_every_allocation)
 	while (survive_without(&models[_i / 2],
 			       _i % 2 ? serve_alone : ss_serve_forever, n))
 		ck_assert_int_lt(++n, 50);
-	/* ss_serve's own may come after the client has its answer. */
-	ck_assert_int_gt(n, 1);
+	/* A server that has served before may need none. */
+	ck_assert(_i % 2 || n > 1);
 }
 END_TEST
 

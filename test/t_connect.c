@@ -467,7 +467,7 @@ START_TEST(names_of_which_none_answers_tell_the_most)
 					    "127.0.0.67", NULL };
 	static const char *const none[] = { "127.0.0.66", NULL };
 	const char *url = dead_url();
-	char text[SS_ADDRESS_TEXT + 80];
+	char text[2 * SS_ADDRESS_TEXT + 80];
 	sys_table.connect = unreachable;
 	const char *name = named(url, list);
 	snprintf(text, sizeof(text), "%s: %s: connect: Connection refused",

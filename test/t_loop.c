@@ -626,8 +626,8 @@ START_TEST(deadline_of_a_failing_accept_is_soon)
 	config.log_level = SS_NONE;
 	struct ss_server *server = made(&config);
 	int fd = dial_with(url_of(server), "x");
+	int64_t before = ss_now(server);
 	for (int i = 0; i < 3; i++) {
-		int64_t before = ss_now(server);
 		while (!ss_holding(server, SS_HOLD_ERRORS))
 			ck_assert_int_eq(ss_server_turn(server, SS_NONE), 0);
 		int64_t at = ss_server_deadline(server);
@@ -635,9 +635,10 @@ START_TEST(deadline_of_a_failing_accept_is_soon)
 		ck_assert_int_le(at, ss_now(server) + (10 << i));
 		ck_assert_int_eq(ss_server_turn(server, SS_NONE), 0);
 		ck_assert_int_ge(ss_now(server), at);
+		before = at; /* that turn may have tried again, or not */
 	}
 	atomic_store(&board->go, true);
-	int64_t before = clock_ms();
+	before = clock_ms();
 	while (ss_server_turn(server, SS_NONE) == 0)
 		;
 	ck_assert_int_lt(clock_ms() - before, SOON_MS);
