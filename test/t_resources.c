@@ -88,12 +88,13 @@ static void answer_service_actions(struct ss_server *server)
 	int asked = atomic_load(&question->asked);
 	if (asked != atomic_load(&question->answered)) {
 		struct counts *counts = &question->counts;
-		counts->descriptors = open_descriptors();
+		/* First what tells that the rest is at rest. */
+		ss_server_stats(server, &counts->stats);
 		counts->threads = threads();
 		counts->children = children();
+		counts->descriptors = open_descriptors();
 		counts->bytes = bytes_in_use();
 		counts->misplaced = look(&counts->ours);
-		ss_server_stats(server, &counts->stats);
 		atomic_store(&question->answered, asked);
 	}
 	ss_super(server, &answerer)->service_actions(server);
