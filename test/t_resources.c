@@ -83,10 +83,17 @@ static const struct ss_layer answerer = {
 	.ops = { .service_actions = answer_service_actions },
 };
 
+/* A supervisor serves nobody. */
+static bool serves(const struct ss_server *server)
+{
+	return !(ss_server_flags(server) & SS_LAYER_SUPERVISES) ||
+	       ss_worker(server) > 0;
+}
+
 static void answer_service_actions(struct ss_server *server)
 {
 	int asked = atomic_load(&question->asked);
-	if (asked != atomic_load(&question->answered)) {
+	if (asked != atomic_load(&question->answered) && serves(server)) {
 		struct counts *counts = &question->counts;
 		/* First what tells that the rest is at rest. */
 		ss_server_stats(server, &counts->stats);
