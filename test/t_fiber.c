@@ -9,6 +9,7 @@
 #include <signal.h>
 #include <sys/stat.h>
 
+#include "fiber/machine.h"
 #include "fiber/tools.h"
 
 enum { GUARD_INSTALL = 102, PATTERN = 4096 };
@@ -543,6 +544,105 @@ START_TEST(the_thread_is_given_back)
 }
 END_TEST
 
+/* ---- a debugger -----------------------------------------------------------*/
+
+/* Its frames are ours alone, and it knows where the switch parks. */
+#if !defined(TOOLS_SWITCH) && defined(CONTEXT_ASSEMBLY)
+#define WITH_GDB 1
+
+enum { PEER_FIBERS = 5 };
+
+static const char *peer(void)
+{
+	static char path[4096];
+	snprintf(path, sizeof(path), "%s/test/peers/fibers",
+		 getenv("SS_BUILD"));
+	return path;
+}
+
+/* The next of these words, each after the one before. */
+static const char *find_in_turn(const char *at, const char *const words[])
+{
+	for (; *words; words++) {
+		const char *found = strstr(at, *words);
+		ck_assert_msg(found, "no %s: %s", *words, at);
+		at = found;
+	}
+	return at;
+}
+
+/* All five, the one that runs too; and one by its id, after which frames are
+ * its own, and then the thread's. */
+static void expect_fibers(const struct ended *ended)
+{
+	char head[40];
+	for (int id = 1; id <= PEER_FIBERS; id++) {
+		bool runs = id == PEER_FIBERS;
+		snprintf(head, sizeof(head), "request #%d, ", id);
+		find_in_turn(ended->out,
+			     ARGV(head, "handler patient, loop ",
+				  runs ? ": runs\n" : ": parked\n#1 ",
+				  runs ? "everyone" : "context_swap",
+				  runs ? "handle" : "deepest",
+				  runs ? "ss_request_step" : "middle",
+				  "context_start", "\n\n"));
+	}
+	find_in_turn(ended->out,
+		     ARGV("loop 1 of fiber > tcp > base", "5 fibers\n",
+			  "request #3, ", "secret = 4711", "deepest", "ALONE",
+			  "everyone"));
+	ck_assert_ptr_null(strstr(strstr(ended->out, "ALONE"), "middle"));
+}
+
+#define GDB_COMMANDS                                                           \
+	"-ex", "source lib/fiber/fibers-gdb.py", "-ex", "fibers", "-ex",       \
+		"fiber 3", "-ex", "frame function deepest", "-ex",             \
+		"info locals", "-ex", "backtrace", "-ex", "fiber", "-ex",      \
+		"echo ALONE\\n", "-ex", "backtrace", peer()
+
+START_TEST(gdb_lists_fibers)
+{
+	static struct ended ended;
+	if (!have("gdb")) {
+		printf("skipped: gdb is not here\n");
+		return;
+	}
+	program_run(&ended, "",
+		    ARGV("gdb", "-nx", "-batch", "-ex", "break everyone", "-ex",
+			 "run", GDB_COMMANDS));
+	if (strstr(ended.err, "ptrace")) {
+		printf("skipped: gdb may not trace\n");
+		return;
+	}
+	expect_fibers(&ended);
+}
+END_TEST
+
+START_TEST(gdb_lists_fibers_of_core_files)
+{
+	static struct ended ended;
+	char command[4200];
+	if (!have("gdb")) {
+		printf("skipped: gdb is not here\n");
+		return;
+	}
+	snprintf(command, sizeof(command),
+		 "here=$PWD && cd %s && ulimit -c unlimited && %s dies; "
+		 "cd $here && mv %s/core* %s/dump",
+		 scratch(), peer(), scratch(), scratch());
+	program_run(&ended, "", ARGV("sh", "-c", command));
+	if (ended.status != 0) {
+		printf("skipped: there are no core files here\n");
+		return;
+	}
+	snprintf(command, sizeof(command), "%s/dump", scratch());
+	program_run(&ended, "",
+		    ARGV("gdb", "-nx", "-batch", GDB_COMMANDS, command));
+	expect_fibers(&ended);
+}
+END_TEST
+#endif
+
 /* ---- suites ---------------------------------------------------------------*/
 
 static TCase *add_case(Suite *suite, const char *name)
@@ -583,11 +683,23 @@ static void add_overflow(Suite *suite)
 	tcase_add_loop_test(tcase, the_thread_is_given_back, 0, 4);
 }
 
+#ifdef WITH_GDB
+static void add_debugger(Suite *suite)
+{
+	TCase *tcase = add_case(suite, "debugger");
+	tcase_add_test(tcase, gdb_lists_fibers);
+	tcase_add_test(tcase, gdb_lists_fibers_of_core_files);
+}
+#endif
+
 Suite *t_fiber(void)
 {
 	Suite *suite = suite_create("t_fiber");
 	add_options(suite);
 	add_handle_request(suite);
 	add_overflow(suite);
+#ifdef WITH_GDB
+	add_debugger(suite);
+#endif
 	return suite;
 }
