@@ -91,6 +91,8 @@ PEER_SRC := $(sort $(wildcard test/peers/*.c))
 BENCH_SRC := $(sort $(wildcard test/bench/*.c test/bench/load/*.c))
 BENCH_PEER_SRC := $(sort $(wildcard test/bench/peers/*.c test/bench/peers/*.cc))
 SUITES := $(basename $(notdir $(filter test/t_%.c,$(TEST_SRC))))
+# By itself gdb loads what lies beside a library under this name.
+GDB_SRC := lib/fiber/fibers-gdb.py
 # Those of what is installed.
 MAN := $(sort $(foreach s,3 5 7,$(wildcard include/*/*.$s lib/*.$s \
 	lib/*/*.$s)))
@@ -329,6 +331,8 @@ install: library ## installs to PREFIX, below DESTDIR
 	$(INSTALL) -m 644 $(HEADERS) $(DESTDIR)$(INCLUDEDIR)/socketserver
 	$(INSTALL) -m 644 $(STATIC) $(DESTDIR)$(LIBDIR)
 	$(INSTALL) -m 755 $(SHARED) $(DESTDIR)$(LIBDIR)
+	$(INSTALL) -m 644 $(GDB_SRC) \
+		$(DESTDIR)$(LIBDIR)/$(notdir $(SHARED))-gdb.py
 	ln -sf $(notdir $(SHARED)) $(DESTDIR)$(LIBDIR)/$(SONAME)
 	ln -sf $(SONAME) $(DESTDIR)$(LIBDIR)/libsocketserver.so
 	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@VERSION@|$(VERSION)|' \
@@ -346,7 +350,8 @@ install: library ## installs to PREFIX, below DESTDIR
 
 uninstall: ## removes what install put there
 	rm -f $(addprefix $(DESTDIR)$(LIBDIR)/,$(notdir $(STATIC) $(SHARED)) \
-		$(SONAME) libsocketserver.so pkgconfig/socketserver.pc) \
+		$(notdir $(SHARED))-gdb.py $(SONAME) libsocketserver.so \
+		pkgconfig/socketserver.pc) \
 		$(addprefix $(DESTDIR)$(INCLUDEDIR)/socketserver/,$(notdir \
 			$(HEADERS))) \
 		$(foreach m,$(MAN),$(DESTDIR)$(MANDIR)/man$(subst \

@@ -250,13 +250,38 @@ int ss_serve_forever(struct ss_server *server)
 	return r;
 }
 
+/* Whether one that was accepted since the next was to have this id lives. */
+static bool lives_since(struct ss_server *server, uint64_t id)
+{
+	pthread_mutex_lock(&server->lock);
+	const struct ss_request *req = server->requests.last;
+	while (req && req->id < id)
+		req = req->prev;
+	pthread_mutex_unlock(&server->lock);
+	return req;
+}
+
+/* Where requests park, one that was taken is served by turning the loop. */
+static int see_through(struct ss_server *server, uint64_t id)
+{
+	int r = 0;
+	ss_hold(server, SS_HOLD_ONE);
+	while (r >= 0 && lives_since(server, id))
+		r = loop_step(server, SS_NONE, 0);
+	ss_release(server, SS_HOLD_ONE);
+	return r < 0 ? r : 1;
+}
+
 /* Memory's clock stands still while nobody is served: there the wait itself
  * tells the time. */
 static int one_request(struct ss_server *server, int64_t deadline)
 {
 	int64_t until = sys_now_ms() + loop_timeout(server, deadline);
 	for (;;) {
+		uint64_t id = atomic_load(&server->page->next_id);
 		int r = loop_step(server, deadline, 1);
+		if (r > 0 && (server->flags & SS_LAYER_PARKS))
+			return see_through(server, id);
 		if (r)
 			return r;
 		if (deadline != SS_NONE &&

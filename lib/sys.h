@@ -130,6 +130,11 @@
 	  (thread, result))                                                    \
 	X(int, pthread_sigmask, (int how, const sigset_t *set, sigset_t *old), \
 	  (how, set, old))                                                     \
+	X(int, sigaction,                                                      \
+	  (int signal, const struct sigaction *action, struct sigaction *old), \
+	  (signal, action, old))                                               \
+	X(int, sigaltstack, (const stack_t *stack, stack_t *old),              \
+	  (stack, old))                                                        \
 	X(int, sigpending, (sigset_t * set), (set))                            \
 	X(int, sigtimedwait,                                                   \
 	  (const sigset_t *set, siginfo_t *info,                               \

@@ -107,9 +107,9 @@ SS_API int ss_server_activate(struct ss_server *server, struct ss_diag *why);
 SS_API int ss_serve_forever(struct ss_server *server);
 
 /*
- * Takes one request (ss_server_close takes what else is queued).  1; 0 when
- * timeout_ms ran out first (after handle_timeout); -ECANCELED after
- * ss_shutdown; else as ss_serve_forever.
+ * Takes one request (ss_server_close takes what else is queued), under sync
+ * and fiber serves it to its end.  1; 0 when timeout_ms ran out first (after
+ * handle_timeout); -ECANCELED after ss_shutdown; else as ss_serve_forever.
  */
 SS_API int ss_handle_request(struct ss_server *server);
 
@@ -277,6 +277,7 @@ enum ss_hold {
 	SS_HOLD_SUSPENDED = 1 << 2,
 	SS_HOLD_STOPPING = 1 << 3,
 	SS_HOLD_WORKERS = 1 << 4, /* they take the clients, not this process */
+	SS_HOLD_ONE = 1 << 5,	  /* ss_handle_request has taken its one */
 	SS_HOLD_USER = 1 << 8,
 };
 SS_API void ss_hold(struct ss_server *server, unsigned reason);

@@ -59,7 +59,8 @@ leave(struct context *from, struct context *to, void **fake)
 	(void)fake;
 #endif
 #ifdef TOOLS_TSAN
-	if (!from->fiber)
+	/* Another thread than the last time may turn a loop. */
+	if (!from->entry)
 		from->fiber = __tsan_get_current_fiber();
 	__tsan_switch_to_fiber(to->fiber, 0);
 #endif

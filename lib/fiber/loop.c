@@ -5,9 +5,8 @@
 #include <errno.h>
 #include <stdint.h>
 
-#include <socketserver/layers.h>
-
 #include "../sys.h"
+#include "overflow.h"
 #include "waiter.h"
 
 enum {
@@ -333,6 +332,23 @@ static void fire_timers(struct fiber_loop *loop)
 	}
 }
 
+static void run_all(struct fiber_loop *loop)
+{
+	run_ready(loop);
+	run_starting(loop);
+}
+
+/* On the program's own thread, which has other things to do too. */
+static void run_watched(struct fiber_loop *loop)
+{
+	struct overflow_saved saved;
+	if (!loop->ready.first && !loop->starting.first)
+		return;
+	overflow_arm(loop, &saved);
+	run_all(loop);
+	overflow_disarm(&saved);
+}
+
 /* ---- mail -----------------------------------------------------------------*/
 
 /* Where the i-th of those that wait lies. */
@@ -528,8 +544,10 @@ static void waited(void *arg)
 	read_mail(loop);
 	fire_timers(loop);
 	ss_poller_at(loop->poller, SS_NONE);
-	run_ready(loop);
-	run_starting(loop);
+	if (loop->alternate.ss_sp && !loop->own_thread)
+		run_watched(loop);
+	else
+		run_all(loop);
 	limit_wait(loop);
 }
 
@@ -566,7 +584,7 @@ static int init_own_poller(struct fiber_loop *loop)
 
 int fiber_loop_init(struct fiber_loop *loop, int number,
 		    struct ss_server *server, struct ss_poller *poller,
-		    size_t stack_size)
+		    const struct ss_fiber_options *options)
 {
 	loop->number = number;
 	loop->task_offset = ss_request_layer_offset(server, &ss_fiber_mixin);
@@ -577,7 +595,9 @@ int fiber_loop_init(struct fiber_loop *loop, int number,
 	reset(&loop->ready);
 	int r = -pthread_mutex_init(&loop->lock, NULL);
 	if (r == 0)
-		r = stacks_new(&loop->stacks, stack_size);
+		r = stacks_new(&loop->stacks, options->stack_size);
+	if (r == 0 && options->report_overflow)
+		r = overflow_stack_new(&loop->alternate);
 	if (r == 0 && loop->own_thread)
 		r = init_own_poller(loop);
 	if (r == 0)
@@ -597,6 +617,7 @@ void fiber_loop_fini(struct fiber_loop *loop)
 		if (loop->wake[i] >= 0)
 			sys_close(loop->wake[i]);
 	stacks_free(loop->stacks);
+	overflow_stack_free(&loop->alternate);
 	timers_free(&loop->timers);
 	sys_free(loop->mail);
 	pthread_mutex_destroy(&loop->lock);
@@ -604,8 +625,13 @@ void fiber_loop_fini(struct fiber_loop *loop)
 
 void fiber_loop_run(struct fiber_loop *loop)
 {
+	struct overflow_saved saved;
+	if (loop->alternate.ss_sp)
+		overflow_arm(loop, &saved);
 	while (!atomic_load(&loop->stopping))
 		ss_poller_wait(loop->poller, SS_NONE);
+	if (loop->alternate.ss_sp)
+		overflow_disarm(&saved);
 }
 
 void fiber_loop_stop(struct fiber_loop *loop)

@@ -10,9 +10,10 @@
 #define SS_LIB_FIBER_LOOP_H
 
 #include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
 
-#include <socketserver/layer.h>
+#include <socketserver/layers.h>
 
 #include "context.h"
 #include "offload.h"
@@ -77,6 +78,8 @@ struct fiber_loop {
 	struct fiber_list ready;
 	struct request_queue starting;
 	int64_t starved_until; /* no memory for a stack; 0 */
+	stack_t alternate; /* from where an overflow is told; of ss_sp NULL it
+			      is not */
 
 	/* For other threads. */
 	pthread_mutex_t lock;
@@ -96,7 +99,7 @@ struct fiber_loop {
 /* poller NULL: it gets one of its own, and a wake pipe.  -errno. */
 int fiber_loop_init(struct fiber_loop *loop, int number,
 		    struct ss_server *server, struct ss_poller *poller,
-		    size_t stack_size);
+		    const struct ss_fiber_options *options);
 void fiber_loop_fini(struct fiber_loop *loop);
 
 /* Its thread's body, until fiber_loop_stop. */

@@ -12,6 +12,7 @@
 #include <socketserver/layers.h>
 
 #include "../fiber/offload.h"
+#include "../fiber/overflow.h"
 #include "../fiber/waiter.h"
 #include "../sys.h"
 #include "../thread.h"
@@ -19,6 +20,7 @@
 enum {
 	STACK_SIZE = 65536,
 	STACK_MIN = 16384,
+	STACK_MAX = 1 << 30,
 	ACCEPT_BATCH = 16,
 	WAITS_FEW = 4,
 };
@@ -28,7 +30,8 @@ struct fibers {
 	struct fiber_loop *loops;
 	int count;
 	struct helpers helpers;
-	bool helped; /* helpers is there */
+	bool helped;   /* helpers is there */
+	bool watching; /* for overflows */
 };
 
 static struct fibers *state_of(const struct ss_server *server)
@@ -379,6 +382,10 @@ static int check_options(struct ss_server *server, struct ss_fiber_options *o)
 		return ss_refuse(server, -EINVAL,
 				 "fiber: stack_size is %zu, and less than %d",
 				 o->stack_size, STACK_MIN);
+	if (o->stack_size > STACK_MAX)
+		return ss_refuse(server, -EINVAL,
+				 "fiber: stack_size is %zu, and more than %d",
+				 o->stack_size, STACK_MAX);
 	if (!o->stack_size)
 		o->stack_size = STACK_SIZE * TOOLS_STACKS;
 	unsigned flags = ss_server_flags(server);
@@ -406,7 +413,7 @@ static int make_loops(struct ss_server *server, struct fibers *fibers)
 	while (r == 0 && fibers->count < count) {
 		r = fiber_loop_init(&fibers->loops[fibers->count],
 				    fibers->count + 1, server, own,
-				    fibers->options.stack_size);
+				    &fibers->options);
 		fibers->count++;
 	}
 	return r;
@@ -422,6 +429,9 @@ static void stop_loops(struct fibers *fibers)
 			sys_pthread_join(fibers->loops[i].thread, NULL);
 		fibers->loops[i].running = false;
 	}
+	if (fibers->watching)
+		overflow_unwatch();
+	fibers->watching = false;
 }
 
 static void fbr_fini(struct ss_server *server)
@@ -460,10 +470,20 @@ static void *run_loop(void *arg)
 	return NULL;
 }
 
-static int fbr_server_activate(struct ss_server *server)
+static int watch_overflows(struct ss_server *server, struct fibers *fibers)
 {
-	struct fibers *fibers = state_of(server);
-	int r = ss_super(server, &ss_fiber_mixin)->server_activate(server);
+	if (!fibers->options.report_overflow)
+		return 0;
+	int r = overflow_watch();
+	fibers->watching = r == 0;
+	return r == 0 ? 0
+		      : ss_refuse(server, r, "fiber: report_overflow: %s",
+				  strerror(-r));
+}
+
+static int start_loops(struct ss_server *server, struct fibers *fibers)
+{
+	int r = 0;
 	for (int i = 0; r == 0 && i < fibers->count; i++) {
 		struct fiber_loop *loop = &fibers->loops[i];
 		if (!loop->own_thread)
@@ -474,6 +494,17 @@ static int fbr_server_activate(struct ss_server *server)
 			ss_refuse(server, r, "fiber: thread %d of %d: %s",
 				  i + 1, fibers->count, strerror(-r));
 	}
+	return r;
+}
+
+static int fbr_server_activate(struct ss_server *server)
+{
+	struct fibers *fibers = state_of(server);
+	int r = ss_super(server, &ss_fiber_mixin)->server_activate(server);
+	if (r == 0)
+		r = watch_overflows(server, fibers);
+	if (r == 0)
+		r = start_loops(server, fibers);
 	if (r < 0)
 		stop_loops(fibers);
 	return r;

@@ -1,0 +1,705 @@
+/*
+ * What fiber alone promises: many handlers a thread that let one another run,
+ * a stack only while a request needs one, loops that share the load, and an
+ * overflow that is named before it kills.
+ */
+#include "program.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/stat.h>
+
+#include "fiber/machine.h"
+#include "fiber/tools.h"
+
+enum { GUARD_INSTALL = 102, PATTERN = 4096 };
+
+static struct sys_table real;
+
+/* What a test, its threads and its nodes share. */
+struct board {
+	struct tape tape;
+	atomic_int begun, inside, ended;
+	atomic_int made;     /* stacks, ever */
+	atomic_llong mapped; /* bytes */
+	atomic_ullong id;    /* of the request that fails */
+	atomic_bool go;
+	char errors[100]; /* where standard error leads */
+};
+
+static struct board *board;
+
+static void set_up(void)
+{
+	real = sys_table;
+	/* The sanitizers have it otherwise. */
+	signal(SIGSEGV, SIG_DFL);
+	board = ss_shared_alloc(sizeof(*board));
+	ck_assert_ptr_nonnull(board);
+	snprintf(board->errors, sizeof(board->errors), "%s/errors", scratch());
+}
+
+static void tear_down(void)
+{
+	sys_table = real;
+}
+
+static struct ss_config config_for(const struct ss_fiber_options *options,
+				   const struct ss_handler *handler)
+{
+	struct ss_config config = {
+		.addresses = { "tcp://127.0.0.1:0" },
+		.transport = &ss_tcp_server,
+		.handler = handler,
+		.mixins = { { &ss_fiber_mixin, options } },
+	};
+	return config;
+}
+
+static const struct ss_fiber_options one_loop = { .loops = 1 };
+static const struct ss_fiber_options two_loops = { .loops = 2 };
+static const struct ss_fiber_options *const loops[] = { &one_loop, &two_loops };
+
+static const char *url_of(struct ss_server *server)
+{
+	static char url[SS_ADDRESS_TEXT];
+	ck_assert_ptr_nonnull(ss_server_url(server, 0, url, sizeof(url)));
+	return url;
+}
+
+static bool silent(int fd)
+{
+	char byte;
+	return recv_within(fd, &byte, 1, 0) == -EAGAIN;
+}
+
+/* ---- options --------------------------------------------------------------*/
+
+static int echo(struct ss_request *req)
+{
+	char buf[256];
+	ssize_t n = ss_read(req, buf, sizeof(buf));
+	while (n > 0 && (n = ss_write(req, buf, (size_t)n)) > 0)
+		n = ss_read(req, buf, sizeof(buf));
+	return n < 0 ? (int)n : 0;
+}
+
+static const struct ss_handler echoing = { .name = "echoing", .handle = echo };
+
+static const struct {
+	struct ss_fiber_options options;
+	const char *why;
+} refusals[] = {
+	{ { .loops = -1 }, "fiber: loops is -1, and not in 1..254" },
+	{ { .loops = 255 }, "fiber: loops is 255, and not in 1..254" },
+	{ { .stack_size = 1 }, "fiber: stack_size is 1, and less than 16384" },
+	{ { .stack_size = 16383 }, "fiber: stack_size is 16383, and less" },
+	{ { .stack_size = (1 << 30) + 1 },
+	  "fiber: stack_size is 1073741825, and more than 1073741824" },
+	{ { .stack_size = SIZE_MAX }, ", and more than 1073741824" },
+};
+enum { REFUSALS = sizeof(refusals) / sizeof(*refusals) };
+
+START_TEST(options_are_refused)
+{
+	struct ss_config config = config_for(&refusals[_i].options, &echoing);
+	refused(&config, -EINVAL, refusals[_i].why);
+}
+END_TEST
+
+START_TEST(one_loop_is_refused_more)
+{
+	struct ss_config config = config_for(&two_loops, &echoing);
+	use_first(&config, &ss_prefork_mixin, NULL);
+	refused(&config, -EINVAL, "fiber: a worker is served by one loop");
+	config = config_for(&two_loops, &echoing);
+	config.transport = &ss_memory_server;
+	config.addresses[0] = NULL;
+	refused(&config, -EINVAL, "fiber: memory is served by one loop");
+}
+END_TEST
+
+/* ---- handle_request -------------------------------------------------------*/
+
+static int echo_slowly(struct ss_request *req)
+{
+	char buf[64];
+	ssize_t n = ss_read(req, buf, sizeof(buf));
+	int r = ss_sleep(req, 20);
+	if (n > 0 && r == 0)
+		n = ss_write(req, buf, (size_t)n);
+	atomic_fetch_add(&board->ended, 1);
+	return n < 0 ? (int)n : r;
+}
+
+static const struct ss_handler slow = { .name = "slow", .handle = echo_slowly };
+
+START_TEST(handle_request_serves_one_to_its_end)
+{
+	int fds[2];
+	struct ss_config config = config_for(loops[_i], &slow);
+	struct ss_server *server = made(&config);
+	for (int i = 0; i < 2; i++) {
+		fds[i] = dial(url_of(server));
+		send_text(fds[i], "x");
+	}
+	for (int i = 0; i < 2; i++) {
+		ck_assert_int_eq(ss_handle_request(server), 1);
+		ck_assert_int_eq(atomic_load(&board->ended), i + 1);
+		expect_text(fds[i], "x");
+		expect_end(fds[i]);
+		ck_assert(i == 1 || silent(fds[1]));
+		close(fds[i]);
+	}
+	ck_assert(!ss_holding(server, ~0U));
+	ck_assert_int_eq(ss_server_free(server), 0);
+}
+END_TEST
+
+START_TEST(handle_request_ends_by_shutdown)
+{
+	struct ss_config config = config_for(loops[_i], &echoing);
+	struct served served = { .server = made(&config) };
+	int fd = dial(url_of(served.server));
+	send_text(fd, "x");
+	pthread_create(&served.thread, NULL, serve_one_request, &served);
+	expect_text(fd, "x");
+	ss_shutdown(served.server);
+	pthread_join(served.thread, NULL);
+	ck_assert_int_eq(served.result, -ECANCELED);
+	ck_assert(!ss_holding(served.server, ~0U));
+	close(fd);
+	ck_assert_int_eq(ss_server_free(served.server), 0);
+}
+END_TEST
+
+/* ---- overflow -------------------------------------------------------------*/
+
+__attribute__((no_sanitize("address"), no_sanitize("thread"),
+	       noinline)) static int
+sink(volatile int *above)
+{
+	volatile int here[64];
+	here[0] = *above + 1;
+	return here[0] ? sink(here) + here[0] : 0;
+}
+
+/* Memory of a parked fiber's. */
+static volatile unsigned char *neighbour;
+
+/* "deep" overflows the stack, "wild" and "sent" fail otherwise; any other
+ * word is answered. */
+static int fail_as_told(struct ss_request *req)
+{
+	volatile unsigned char pattern[PATTERN];
+	volatile int zero = 0;
+	char word[16] = "";
+	for (;;) {
+		ssize_t n = ss_read_line(req, word, sizeof(word));
+		if (n <= 0)
+			return (int)n;
+		atomic_store(&board->id, ss_request_id(req));
+		if (!strcmp(word, "deep\n"))
+			return sink(&zero);
+		if (!strcmp(word, "wild\n"))
+			*(volatile int *)(uintptr_t)(zero + 16) = 1;
+		if (!strcmp(word, "sent\n"))
+			kill(getpid(), SIGSEGV);
+		for (int i = 0; i < PATTERN; i++)
+			pattern[i] = (unsigned char)i;
+		neighbour = pattern;
+		ss_write(req, word, (size_t)n);
+	}
+}
+
+static const struct ss_handler failing[] = {
+	{ .name = "diver", .handle = fail_as_told },
+	{ .handle = fail_as_told },
+};
+
+static int refuse_guards(void *memory, size_t n, int advice)
+{
+	if (advice == GUARD_INSTALL) {
+		errno = EINVAL;
+		return -1;
+	}
+	return real.madvise(memory, n, advice);
+}
+
+static int serve_to_file(struct ss_server *server)
+{
+	int fd = open(board->errors, O_WRONLY | O_CREAT | O_APPEND, 0600);
+	dup2(fd, STDERR_FILENO);
+	close(fd);
+	return ss_serve_forever(server);
+}
+
+/* As a program does whose signals one thread takes. */
+static int serve_blocked(struct ss_server *server)
+{
+	sigset_t all;
+	sigfillset(&all);
+	sigdelset(&all, SIGTERM);
+	pthread_sigmask(SIG_BLOCK, &all, NULL);
+	return serve_to_file(server);
+}
+
+static const char *errors(void)
+{
+	static char text[4096];
+	FILE *file = fopen(board->errors, "r");
+	size_t n = file ? fread(text, 1, sizeof(text) - 1, file) : 0;
+	text[n] = '\0';
+	if (file)
+		fclose(file);
+	return text;
+}
+
+/* A client whose handler is parked, and one that says the word, until the
+ * server is no more. */
+static void tell_beside(const char *url, const char *word)
+{
+	char byte;
+	int parked = dial(url);
+	send_text(parked, "hello\n");
+	expect_text(parked, "hello\n");
+	int fd = dial(url);
+	send_text(fd, word);
+	while (recv_within(fd, &byte, 1, WAIT_MS) > 0)
+		;
+	close(fd);
+	close(parked);
+}
+
+static void expect_named(const struct ss_handler *handler, size_t size)
+{
+	char name[32], line[256];
+	snprintf(name, sizeof(name), "%p", (void *)(uintptr_t)handler->handle);
+	snprintf(line, sizeof(line),
+		 "socketserver: error: #%llu handler %s overflowed its stack: "
+		 "raise fiber.stack_size, which is %zu\n",
+		 atomic_load(&board->id), handler->name ? handler->name : name,
+		 size);
+	ck_assert_str_eq(errors(), line);
+}
+
+enum { NAMED = 2 * 2 * 2 };
+
+START_TEST(overflow_is_named_and_kills)
+{
+	enum { SIZE = 128 << 10 };
+	struct ss_fiber_options options = { .loops = 1 + (_i & 1),
+					    .stack_size = SIZE,
+					    .report_overflow = true };
+	const struct ss_handler *handler = &failing[_i >> 1 & 1];
+	struct ss_config config = config_for(&options, handler);
+	struct node node;
+	if (_i & 4)
+		sys_table.madvise = refuse_guards;
+	node_run(&node, &config, _i & 2 ? serve_blocked : serve_to_file);
+	tell_beside(node.url, "deep\n");
+	ck_assert_int_eq(node_wait(&node), 128 + SIGSEGV);
+	expect_named(handler, SIZE);
+}
+END_TEST
+
+START_TEST(overflow_kills_unnamed_where_nobody_asked)
+{
+	struct ss_config config = config_for(loops[_i], &failing[0]);
+	struct node node;
+	node_run(&node, &config, serve_to_file);
+	tell_beside(node.url, "deep\n");
+	ck_assert_int_eq(node_wait(&node), 128 + SIGSEGV);
+	ck_assert_str_eq(errors(), "");
+}
+END_TEST
+
+/* What a worker dies of is the supervisor's to tell. */
+static void note_log(void *arg, int level, struct ss_server *server,
+		     uint64_t id, const char *text)
+{
+	(void)arg, (void)level, (void)server, (void)id;
+	if (strstr(text, "signal 11"))
+		tape_note(&board->tape, "signal 11");
+}
+
+START_TEST(overflow_is_named_in_workers)
+{
+	static const struct ss_prefork_options one = { .workers = 1 };
+	struct ss_fiber_options options = { .stack_size = 64 << 10,
+					    .report_overflow = true };
+	struct ss_config config = config_for(&options, &failing[0]);
+	struct node node;
+	use_first(&config, &ss_prefork_mixin, &one);
+	config.log = note_log;
+	node_run(&node, &config, serve_to_file);
+	tell_beside(node.url, "deep\n");
+	eventually(tape_find(&board->tape, "signal 11") >= 0);
+	expect_named(&failing[0], 64 << 10);
+	/* Another worker serves. */
+	int fd = dial(node.url);
+	send_text(fd, "again\n");
+	expect_text(fd, "again\n");
+	close(fd);
+	ck_assert_int_eq(node_stop(&node), 0);
+}
+END_TEST
+
+/* ---- the signal's other users ---------------------------------------------*/
+
+enum { EXIT_GOOD = 42, EXIT_SPOILT, EXIT_PLAIN };
+
+static void on_fault(int signal, siginfo_t *info, void *context)
+{
+	(void)context;
+	bool good = signal == SIGSEGV && info->si_signo == SIGSEGV;
+	for (int i = 0; neighbour && i < PATTERN; i++)
+		good = good && neighbour[i] == (unsigned char)i;
+	_exit(good ? EXIT_GOOD : EXIT_SPOILT);
+}
+
+static void on_fault_plainly(int signal)
+{
+	_exit(signal == SIGSEGV ? EXIT_PLAIN : EXIT_SPOILT);
+}
+
+static void handle_faults(struct sigaction action)
+{
+	action.sa_flags |= SA_ONSTACK;
+	ck_assert_int_eq(sigaction(SIGSEGV, &action, NULL), 0);
+}
+
+static void do_nothing(struct sigaction action)
+{
+	ck_assert_int_eq(sigaction(SIGSEGV, &action, NULL), 0);
+}
+
+static const struct {
+	const char *word;
+	struct sigaction before;
+	void (*set)(struct sigaction action);
+	int status;
+} faults[] = {
+	{ "deep\n",
+	  { .sa_sigaction = on_fault, .sa_flags = SA_SIGINFO },
+	  handle_faults,
+	  EXIT_GOOD },
+	{ "deep\n",
+	  { .sa_handler = on_fault_plainly },
+	  handle_faults,
+	  EXIT_PLAIN },
+	{ "wild\n",
+	  { .sa_sigaction = on_fault, .sa_flags = SA_SIGINFO },
+	  handle_faults,
+	  EXIT_GOOD },
+	{ "wild\n",
+	  { .sa_handler = on_fault_plainly },
+	  handle_faults,
+	  EXIT_PLAIN },
+	{ "wild\n", { .sa_handler = SIG_DFL }, do_nothing, 128 + SIGSEGV },
+	{ "wild\n", { .sa_handler = SIG_IGN }, do_nothing, 128 + SIGSEGV },
+	{ "sent\n",
+	  { .sa_handler = on_fault_plainly },
+	  handle_faults,
+	  EXIT_PLAIN },
+	{ "sent\n", { .sa_handler = SIG_DFL }, do_nothing, 128 + SIGSEGV },
+};
+enum { FAULTS = sizeof(faults) / sizeof(*faults) };
+
+/* Who had the signal has it for what is no overflow, and after one; and finds
+ * the memory of others as it was. */
+START_TEST(faults_go_to_who_had_them)
+{
+	struct ss_fiber_options options = { .loops = 1 + _i / FAULTS,
+					    .report_overflow = true };
+	struct ss_config config = config_for(&options, &failing[0]);
+	struct sigaction was;
+	struct node node;
+	int i = _i % FAULTS;
+	sigaction(SIGSEGV, NULL, &was);
+	faults[i].set(faults[i].before);
+	node_run(&node, &config, serve_to_file);
+	sigaction(SIGSEGV, &was, NULL);
+	tell_beside(node.url, faults[i].word);
+	ck_assert_int_eq(node_wait(&node), faults[i].status);
+	ck_assert_int_eq(errors()[0] != '\0',
+			 !strcmp(faults[i].word, "deep\n"));
+}
+END_TEST
+
+START_TEST(a_signal_that_was_ignored_stays_so)
+{
+	struct ss_fiber_options options = { .loops = 1 + _i,
+					    .report_overflow = true };
+	struct ss_config config = config_for(&options, &failing[0]);
+	struct node node;
+	struct sigaction was, ignore = { .sa_handler = SIG_IGN };
+	sigaction(SIGSEGV, &ignore, &was);
+	node_start(&node, &config);
+	sigaction(SIGSEGV, &was, NULL);
+	int fd = dial(node.url);
+	send_text(fd, "sent\n");
+	expect_text(fd, "sent\n");
+	close(fd);
+	ck_assert_int_eq(node_stop(&node), 0);
+}
+END_TEST
+
+static void *who_has_it(void)
+{
+	struct sigaction now;
+	ck_assert_int_eq(sigaction(SIGSEGV, NULL, &now), 0);
+	return (void *)(uintptr_t)now.sa_handler;
+}
+
+START_TEST(the_signal_is_had_while_servers_live)
+{
+	struct ss_fiber_options options = { .report_overflow = true };
+	struct ss_config config = config_for(&options, &echoing);
+	struct ss_config without = config_for(NULL, &echoing);
+	void *before = who_has_it();
+	struct ss_server *silent_one = made(&without);
+	ck_assert_ptr_eq(who_has_it(), before);
+	struct ss_server *first = made(&config), *second = made(&config);
+	void *ours = who_has_it();
+	ck_assert_ptr_ne(ours, before);
+	ck_assert_int_eq(ss_server_close(first), 0);
+	ck_assert_int_eq(ss_server_close(first), 0);
+	ck_assert_ptr_eq(who_has_it(), ours);
+	ck_assert_int_eq(ss_server_close(second), 0);
+	ck_assert_ptr_eq(who_has_it(), before);
+	ck_assert_int_eq(ss_server_free(first), 0);
+	ck_assert_int_eq(ss_server_free(second), 0);
+	ck_assert_int_eq(ss_server_free(silent_one), 0);
+	ck_assert_ptr_eq(who_has_it(), before);
+}
+END_TEST
+
+/* Not its handler that the program has set meanwhile; nor is ours asked by
+ * itself if it was brought back. */
+START_TEST(the_signal_is_left_to_who_took_it)
+{
+	struct ss_fiber_options options = { .report_overflow = true };
+	struct ss_config config = config_for(&options, &failing[0]);
+	struct sigaction ours, theirs = { .sa_handler = on_fault_plainly };
+	struct ss_server *server = made(&config);
+	sigaction(SIGSEGV, &theirs, &ours);
+	ck_assert_int_eq(ss_server_free(server), 0);
+	ck_assert_ptr_eq(who_has_it(), (void *)(uintptr_t)on_fault_plainly);
+	sigaction(SIGSEGV, &ours, NULL);
+	struct node node;
+	node_run(&node, &config, serve_to_file);
+	tell_beside(node.url, "sent\n");
+	ck_assert_int_eq(node_wait(&node), 128 + SIGSEGV);
+}
+END_TEST
+
+static int no_sigaction(int signal, const struct sigaction *action,
+			struct sigaction *old)
+{
+	(void)action, (void)old;
+	errno = EINVAL;
+	return signal == SIGSEGV ? -1 : 0;
+}
+
+START_TEST(a_signal_that_cannot_be_had_is_told)
+{
+	struct ss_fiber_options options = { .report_overflow = true };
+	struct ss_config config = config_for(&options, &echoing);
+	int running = threads();
+	sys_table.sigaction = no_sigaction;
+	refused(&config, -EINVAL, "fiber: report_overflow: Invalid argument");
+	ck_assert_int_eq(threads(), running);
+}
+END_TEST
+
+/* The thread's alternate stack and its mask are the program's. */
+START_TEST(the_thread_is_given_back)
+{
+	static char memory[64 << 10];
+	stack_t own = { .ss_sp = memory, .ss_size = sizeof(memory) };
+	stack_t none = { .ss_flags = SS_DISABLE }, before, after;
+	struct ss_fiber_options options = { .loops = 1,
+					    .report_overflow = true };
+	struct ss_config config = config_for(&options, &slow);
+	sigset_t segv, mask;
+	ck_assert_int_eq(sigaltstack(_i & 1 ? &own : &none, NULL), 0);
+	sigemptyset(&segv);
+	sigaddset(&segv, SIGSEGV);
+	pthread_sigmask(_i & 2 ? SIG_BLOCK : SIG_UNBLOCK, &segv, NULL);
+	sigaltstack(NULL, &before);
+	struct ss_server *server = made(&config);
+	int fd = dial(url_of(server));
+	send_text(fd, "x");
+	ck_assert_int_eq(ss_handle_request(server), 1);
+	expect_text(fd, "x");
+	sigaltstack(NULL, &after);
+	ck_assert_int_eq(after.ss_flags, before.ss_flags);
+	ck_assert_ptr_eq(after.ss_sp, before.ss_sp);
+	pthread_sigmask(SIG_BLOCK, NULL, &mask);
+	ck_assert_int_eq(sigismember(&mask, SIGSEGV), _i >> 1);
+	close(fd);
+	ck_assert_int_eq(ss_server_free(server), 0);
+	sigaltstack(&none, NULL);
+}
+END_TEST
+
+/* ---- a debugger -----------------------------------------------------------*/
+
+/* Its frames are ours alone, and it knows where the switch parks. */
+#if !defined(TOOLS_SWITCH) && defined(CONTEXT_ASSEMBLY)
+#define WITH_GDB 1
+
+enum { PEER_FIBERS = 5 };
+
+static const char *peer(void)
+{
+	static char path[4096];
+	snprintf(path, sizeof(path), "%s/test/peers/fibers",
+		 getenv("SS_BUILD"));
+	return path;
+}
+
+/* The next of these words, each after the one before. */
+static const char *find_in_turn(const char *at, const char *const words[])
+{
+	for (; *words; words++) {
+		const char *found = strstr(at, *words);
+		ck_assert_msg(found, "no %s: %s", *words, at);
+		at = found;
+	}
+	return at;
+}
+
+/* All five, the one that runs too; and one by its id, after which frames are
+ * its own, and then the thread's. */
+static void expect_fibers(const struct ended *ended)
+{
+	char head[40];
+	for (int id = 1; id <= PEER_FIBERS; id++) {
+		bool runs = id == PEER_FIBERS;
+		snprintf(head, sizeof(head), "request #%d, ", id);
+		find_in_turn(ended->out,
+			     ARGV(head, "handler patient, loop ",
+				  runs ? ": runs\n" : ": parked\n#1 ",
+				  runs ? "everyone" : "context_swap",
+				  runs ? "handle" : "deepest",
+				  runs ? "ss_request_step" : "middle",
+				  "context_start", "\n\n"));
+	}
+	find_in_turn(ended->out,
+		     ARGV("loop 1 of fiber > tcp > base", "5 fibers\n",
+			  "request #3, ", "secret = 4711", "deepest", "ALONE",
+			  "everyone"));
+	ck_assert_ptr_null(strstr(strstr(ended->out, "ALONE"), "middle"));
+}
+
+#define GDB_COMMANDS                                                           \
+	"-ex", "source lib/fiber/fibers-gdb.py", "-ex", "fibers", "-ex",       \
+		"fiber 3", "-ex", "frame function deepest", "-ex",             \
+		"info locals", "-ex", "backtrace", "-ex", "fiber", "-ex",      \
+		"echo ALONE\\n", "-ex", "backtrace", peer()
+
+START_TEST(gdb_lists_fibers)
+{
+	static struct ended ended;
+	if (!have("gdb")) {
+		printf("skipped: gdb is not here\n");
+		return;
+	}
+	program_run(&ended, "",
+		    ARGV("gdb", "-nx", "-batch", "-ex", "break everyone", "-ex",
+			 "run", GDB_COMMANDS));
+	if (strstr(ended.err, "ptrace")) {
+		printf("skipped: gdb may not trace\n");
+		return;
+	}
+	expect_fibers(&ended);
+}
+END_TEST
+
+START_TEST(gdb_lists_fibers_of_core_files)
+{
+	static struct ended ended;
+	char command[4200];
+	if (!have("gdb")) {
+		printf("skipped: gdb is not here\n");
+		return;
+	}
+	snprintf(command, sizeof(command),
+		 "here=$PWD && cd %s && ulimit -c unlimited && %s dies; "
+		 "cd $here && mv %s/core* %s/dump",
+		 scratch(), peer(), scratch(), scratch());
+	program_run(&ended, "", ARGV("sh", "-c", command));
+	if (ended.status != 0) {
+		printf("skipped: there are no core files here\n");
+		return;
+	}
+	snprintf(command, sizeof(command), "%s/dump", scratch());
+	program_run(&ended, "",
+		    ARGV("gdb", "-nx", "-batch", GDB_COMMANDS, command));
+	expect_fibers(&ended);
+}
+END_TEST
+#endif
+
+/* ---- suites ---------------------------------------------------------------*/
+
+static TCase *add_case(Suite *suite, const char *name)
+{
+	TCase *tcase = tcase_create(name);
+	suite_add_tcase(suite, tcase);
+	tcase_set_timeout(tcase, 20);
+	tcase_add_checked_fixture(tcase, set_up, tear_down);
+	return tcase;
+}
+
+static void add_options(Suite *suite)
+{
+	TCase *tcase = add_case(suite, "options");
+	tcase_add_loop_test(tcase, options_are_refused, 0, REFUSALS);
+	tcase_add_test(tcase, one_loop_is_refused_more);
+}
+
+static void add_handle_request(Suite *suite)
+{
+	TCase *tcase = add_case(suite, "handle_request");
+	tcase_add_loop_test(tcase, handle_request_serves_one_to_its_end, 0, 2);
+	tcase_add_loop_test(tcase, handle_request_ends_by_shutdown, 0, 2);
+}
+
+static void add_overflow(Suite *suite)
+{
+	TCase *tcase = add_case(suite, "overflow");
+	tcase_add_loop_test(tcase, overflow_is_named_and_kills, 0, NAMED);
+	tcase_add_loop_test(tcase, overflow_kills_unnamed_where_nobody_asked, 0,
+			    2);
+	tcase_add_test(tcase, overflow_is_named_in_workers);
+	tcase_add_loop_test(tcase, faults_go_to_who_had_them, 0, 2 * FAULTS);
+	tcase_add_loop_test(tcase, a_signal_that_was_ignored_stays_so, 0, 2);
+	tcase_add_test(tcase, the_signal_is_had_while_servers_live);
+	tcase_add_test(tcase, the_signal_is_left_to_who_took_it);
+	tcase_add_test(tcase, a_signal_that_cannot_be_had_is_told);
+	tcase_add_loop_test(tcase, the_thread_is_given_back, 0, 4);
+}
+
+#ifdef WITH_GDB
+static void add_debugger(Suite *suite)
+{
+	TCase *tcase = add_case(suite, "debugger");
+	tcase_add_test(tcase, gdb_lists_fibers);
+	tcase_add_test(tcase, gdb_lists_fibers_of_core_files);
+}
+#endif
+
+Suite *t_fiber(void)
+{
+	Suite *suite = suite_create("t_fiber");
+	add_options(suite);
+	add_handle_request(suite);
+	add_overflow(suite);
+#ifdef WITH_GDB
+	add_debugger(suite);
+#endif
+	return suite;
+}
