@@ -1618,8 +1618,9 @@ static void crowd_at_random(uint64_t seed, struct transcript *t)
 	note(t, ss_now(server));
 	for (int i = 0; i < CROWD; i++)
 		ss_memory_close(clients[i]);
-	freed(server);
+	ck_assert_int_eq(ss_server_close(server), 0);
 	note(t, ss_now(server));
+	ck_assert_int_eq(ss_server_free(server), 0);
 }
 
 START_TEST(memory_runs_are_the_same_for_the_same_input_under_fiber)

@@ -443,12 +443,14 @@ struct ss_watch {
 	void (*ready)(struct ss_server *server, struct ss_watch *watch);
 	int place; /* the poller's; 0: not watched */
 };
+/* Serving thread.  As ss_poller_watch, and with its errors. */
 SS_API int ss_watch_add(struct ss_server *server, struct ss_watch *watch);
 SS_API void ss_watch_remove(struct ss_server *server, struct ss_watch *watch);
 
 /*
  * What a loop waits with.  The serving loop has one; a model that has loops of
- * its own makes more, each for one thread.
+ * its own makes more, each for one thread: that which waits with it calls all
+ * of these, but for new and free.
  */
 struct ss_poller;
 
@@ -461,13 +463,17 @@ struct ss_poller_ops {
 	void (*waited)(void *arg);
 };
 
-/* -ENOMEM, -EMFILE. */
+/* -ENOMEM, -EMFILE.  NULL is ignored by free, which closes nothing of others.
+ */
 SS_API int ss_poller_new(struct ss_server *server, struct ss_poller **poller);
 SS_API void ss_poller_free(struct ss_poller *poller);
 /* The serving loop's own; ss_watch_add is for that one. */
 SS_API struct ss_poller *ss_server_poller(struct ss_server *server);
+/* Who is told of sources, before the first is wanted; ops NULL: nobody. */
 SS_API void ss_poller_attend(struct ss_poller *poller,
 			     const struct ss_poller_ops *ops, void *arg);
+/* It is told of as long as it is ready.  -ENOMEM, or -errno of epoll_ctl(2):
+ * -EEXIST, this poller watches the descriptor already; -EPERM, a file. */
 SS_API int ss_poller_watch(struct ss_poller *poller, struct ss_watch *watch);
 SS_API void ss_poller_unwatch(struct ss_poller *poller, struct ss_watch *watch);
 

@@ -43,7 +43,8 @@ SS_API const struct ss_layer *ss_transport_for(const char *address,
  * Memory: a server and its clients in one process, without socket or thread,
  * under sync without a clock: time stands still, and jumps to the deadline
  * that a handler waits for.  There a handler that wants more than its client
- * sent sees end of file.  Under threads it waits.  No address is needed.
+ * sent sees end of file.  Under fiber it is parked, and time jumps when nothing
+ * else can happen; under threads it waits.  No address is needed.
  */
 SS_API extern const struct ss_layer ss_memory_server;
 SS_API extern const struct ss_layer ss_memory_datagram_server;

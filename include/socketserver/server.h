@@ -109,13 +109,14 @@ SS_API int ss_serve_forever(struct ss_server *server);
 /*
  * Takes one request (ss_server_close takes what else is queued), under sync
  * and fiber serves it to its end.  1; 0 when timeout_ms ran out first (after
- * handle_timeout); -ECANCELED after ss_shutdown; else as ss_serve_forever.
+ * handle_timeout); -ECANCELED after ss_shutdown; -ENOTSUP: workers serve it, as
+ * long as ss_serve_forever runs; else as ss_serve_forever.
  */
 SS_API int ss_handle_request(struct ss_server *server);
 
 /*
  * Serves several servers in this thread until every one of them was shut
- * down.  The errors are those of ss_serve_forever.
+ * down.  The errors are those of ss_handle_request.
  */
 SS_API int ss_serve(struct ss_server *const *servers, int count);
 
@@ -123,14 +124,14 @@ SS_API int ss_serve(struct ss_server *const *servers, int count);
  * One turn of the loop: waits until the deadline (SS_NONE: for ever, 0: not at
  * all), takes what there is, runs service_actions.  Returns how many requests
  * it took, or -ECANCELED after ss_shutdown (one is taken off its count), else
- * as ss_serve_forever.
+ * as ss_handle_request.
  */
 SS_API int ss_server_turn(struct ss_server *server, int64_t deadline);
 
 /*
  * For a foreign loop: call ss_server_turn(server, 0) whenever the descriptor
  * is readable or the deadline (ms of ss_now, SS_NONE: none) has come.
- * -ENOTSUP: this build has no epoll(7).
+ * -ENOTSUP: this build has no epoll(7), or workers serve.
  */
 SS_API int ss_server_pollfd(struct ss_server *server);
 SS_API int64_t ss_server_deadline(struct ss_server *server);
@@ -291,7 +292,7 @@ SS_API bool ss_holding(const struct ss_server *server, unsigned reason);
  * descriptor is the server's from then on, also on failure; its flags are not
  * changed.  0 also where it is then turned away like any other client.
  * -ENOTSOCK, -EINVAL: no stream socket; -ENOTCONN; -EBADF: the server is
- * closed; -ENOTSUP: the transport is memory; -ENOMEM.
+ * closed; -ENOTSUP: the transport is memory, or workers serve; -ENOMEM.
  */
 SS_API int ss_serve_fd(struct ss_server *server, int fd);
 

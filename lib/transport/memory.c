@@ -771,9 +771,10 @@ static struct memory_channel *channel_of(struct ss_request *req)
 	if (transport != &ss_memory_server &&
 	    transport != &ss_memory_datagram_server)
 		return NULL;
-	/* A further stream is a socket here, too. */
+	/* A further stream is a socket here, too; its space begins with the
+	 * channel of one. */
 	struct memory_channel *mine = ss_request_space(req);
-	return ss_request_source(req) == &mine->source ? mine : NULL;
+	return mine->channel.ops == &memory_ops ? mine : NULL;
 }
 
 /* With the lock held.  Writing never waits, nor does reading a packet. */
