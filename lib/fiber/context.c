@@ -3,6 +3,8 @@
 
 #include <stdint.h>
 
+#include "../sys.h"
+
 #ifdef CONTEXT_ASSEMBLY
 extern char context_start[] __attribute__((visibility("hidden")));
 
@@ -62,6 +64,11 @@ leave(struct context *from, struct context *to, void **fake)
 	/* Another thread than the last time may turn a loop. */
 	if (!from->entry)
 		from->fiber = __tsan_get_current_fiber();
+	/* One that comes meanwhile would be kept for the fiber to handle when
+	 * it runs again; this call has it handle those that it has. */
+	sigset_t all;
+	sigfillset(&all);
+	sys_pthread_sigmask(SIG_SETMASK, &all, &from->mask);
 	__tsan_switch_to_fiber(to->fiber, 0);
 #endif
 }
@@ -72,8 +79,9 @@ UNSEEN static void arrive(struct context *context)
 #ifdef TOOLS_ASAN
 	__sanitizer_finish_switch_fiber(context->fake, &context->from->bottom,
 					&context->from->size);
-#else
-	(void)context;
+#endif
+#ifdef TOOLS_TSAN
+	sys_pthread_sigmask(SIG_SETMASK, &context->from->mask, NULL);
 #endif
 }
 

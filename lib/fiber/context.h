@@ -11,6 +11,7 @@
 #ifndef SS_LIB_FIBER_CONTEXT_H
 #define SS_LIB_FIBER_CONTEXT_H
 
+#include <signal.h>
 #include <stddef.h>
 
 #include "machine.h"
@@ -27,8 +28,9 @@ struct context {
 	struct context *from; /* who switched here last */
 	const void *bottom;
 	size_t size;
-	void *fake;  /* the address sanitizer's fake stack */
-	void *fiber; /* the thread sanitizer's */
+	void *fake;    /* the address sanitizer's fake stack */
+	void *fiber;   /* the thread sanitizer's */
+	sigset_t mask; /* the thread's, while the fiber is told */
 #endif
 };
 
