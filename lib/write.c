@@ -32,6 +32,7 @@ static void note_output(struct ss_request *req, size_t n)
 /* A total that is over ends what need not wait, too. */
 static int begin_moving(struct ss_request *req)
 {
+	stream_pause(req);
 	return timeout_deadline(req, POLLOUT) == SS_NONE ? 0
 							 : timeout_overdue(req);
 }
@@ -337,6 +338,7 @@ ssize_t ss_send_to(struct ss_request *req, const void *buf, size_t n,
 		return -ENOTSUP;
 	if (n > PACKET_MAX)
 		return -EMSGSIZE;
+	stream_pause(req);
 	timeout_deadline(req, POLLOUT);
 	for (;;) {
 		if (stream_forced(req))
@@ -397,10 +399,10 @@ static ssize_t send_file(struct ss_request *req, struct ss_source *source,
 {
 	bool moved = true;
 	while (req->sent < n) {
-		if (stream_forced(req))
-			return -ECANCELED;
 		if (moved && begin_moving(req) < 0)
 			return -ETIMEDOUT;
+		if (stream_forced(req))
+			return -ECANCELED;
 		size_t want = n - req->sent;
 		if (want > AT_ONCE)
 			want = AT_ONCE;
