@@ -173,6 +173,642 @@ START_TEST(handle_request_ends_by_shutdown)
 }
 END_TEST
 
+/* ---- stacks ---------------------------------------------------------------*/
+
+/* Each new one has its guard made; one that was given back has it. */
+static int count_madvise(void *memory, size_t n, int advice)
+{
+	int r = real.madvise(memory, n, advice);
+	if (r == 0 && advice == GUARD_INSTALL)
+		atomic_fetch_add(&board->made, 1);
+	return r;
+}
+
+static int count_mprotect(void *memory, size_t n, int prot)
+{
+	atomic_fetch_add(&board->made, 1);
+	return real.mprotect(memory, n, prot);
+}
+
+static void *count_mmap(void *at, size_t n, int prot, int flags, int fd,
+			off_t offset)
+{
+	void *memory = real.mmap(at, n, prot, flags, fd, offset);
+	if (memory != MAP_FAILED)
+		atomic_fetch_add(&board->mapped, (long long)n);
+	return memory;
+}
+
+static int count_munmap(void *memory, size_t n)
+{
+	atomic_fetch_sub(&board->mapped, (long long)n);
+	return real.munmap(memory, n);
+}
+
+static void count_stacks(void)
+{
+	sys_table.madvise = count_madvise;
+	sys_table.mprotect = count_mprotect;
+	sys_table.mmap = count_mmap;
+	sys_table.munmap = count_munmap;
+}
+
+static uint64_t accepted(struct ss_server *server)
+{
+	struct ss_stats stats;
+	ss_server_stats(server, &stats);
+	return stats.accepted;
+}
+
+static int live_requests(struct ss_server *server)
+{
+	struct ss_stats stats;
+	ss_server_stats(server, &stats);
+	return (int)stats.active;
+}
+
+static int echo_and_rest(struct ss_request *req)
+{
+	char buf[256];
+	ssize_t n = ss_read(req, buf, sizeof(buf));
+	if (n > 0)
+		n = ss_write(req, buf, (size_t)n);
+	return n > 0 ? SS_AGAIN : (int)n;
+}
+
+static int greet(struct ss_request *req)
+{
+	ssize_t n = ss_write(req, "x", 1);
+	return n < 0 ? (int)n : echo(req);
+}
+
+/* How many stacks so many clients need, at once: before they say anything, and
+ * when each has. */
+static const struct {
+	struct ss_handler handler;
+	bool each_first, each_then;
+} needs[] = {
+	{ { .name = "loop", .handle = echo }, false, true },
+	{ { .name = "rest", .handle = echo_and_rest }, false, false },
+	{ { .name = "greet", .handle = greet, .speaks_first = true },
+	  true,
+	  true },
+};
+enum { NEEDS = sizeof(needs) / sizeof(*needs) };
+
+START_TEST(stacks_are_for_who_needs_one)
+{
+	enum { CLIENTS = 50 };
+	int fds[CLIENTS];
+	struct ss_config config = config_for(&one_loop, &needs[_i].handler);
+	struct served served;
+	count_stacks();
+	served_start(&served, &config);
+	for (int i = 0; i < CLIENTS; i++) {
+		fds[i] = dial(served.url);
+		if (needs[_i].each_first)
+			expect_text(fds[i], "x");
+	}
+	eventually(accepted(served.server) == CLIENTS);
+	ck_assert_int_eq(atomic_load(&board->made),
+			 needs[_i].each_first ? CLIENTS : 0);
+	for (int round = 0; round < 2; round++) {
+		for (int i = 0; i < CLIENTS; i++)
+			send_text(fds[i], "hello");
+		for (int i = 0; i < CLIENTS; i++)
+			expect_text(fds[i], "hello");
+	}
+	ck_assert_int_eq(atomic_load(&board->made),
+			 needs[_i].each_then ? CLIENTS : 1);
+	/* The next ones have those of the last. */
+	for (int i = 0; i < CLIENTS; i++)
+		close(fds[i]);
+	eventually(live_requests(served.server) == 0);
+	for (int i = 0; i < CLIENTS; i++)
+		echo_once(served.url, "x");
+	ck_assert_int_le(atomic_load(&board->made), CLIENTS);
+	served_stop(&served);
+}
+END_TEST
+
+START_TEST(slabs_go_back_after_a_storm)
+{
+	enum { CLIENTS = 1500 };
+	static int fds[CLIENTS];
+	struct ss_config config = config_for(&one_loop, &echoing);
+	struct served served;
+	count_stacks();
+	served_start(&served, &config);
+	long long before = atomic_load(&board->mapped);
+	for (int i = 0; i < CLIENTS; i++) {
+		fds[i] = dial(served.url);
+		send_text(fds[i], "x");
+	}
+	for (int i = 0; i < CLIENTS; i++)
+		expect_text(fds[i], "x");
+	long long most = atomic_load(&board->mapped) - before;
+	ck_assert_int_ge(most, CLIENTS * 64LL << 10);
+	for (int i = 0; i < CLIENTS; i++)
+		close(fds[i]);
+	/* But what holds the last ones, which may be the largest slab. */
+	eventually(atomic_load(&board->mapped) - before < most / 4 * 3);
+	served_stop(&served);
+	ck_assert_int_le(atomic_load(&board->mapped), before);
+}
+END_TEST
+
+/* ---- out of memory --------------------------------------------------------*/
+
+enum { FEW = 4, FEW_STACK = 64 << 10 };
+
+/* One slab of a few stacks, and then no more. */
+static void *map_few(void *at, size_t n, int prot, int flags, int fd,
+		     off_t offset)
+{
+	static bool mapped;
+	bool small = n < (FEW + 1) * (size_t)FEW_STACK;
+	if (!atomic_load(&board->go) && (!small || mapped)) {
+		errno = ENOMEM;
+		return MAP_FAILED;
+	}
+	mapped = true;
+	return real.mmap(at, n, prot, flags, fd, offset);
+}
+
+/* Who finds no stack waits for one, in turn, and nobody else is harmed. */
+START_TEST(without_a_stack_clients_wait)
+{
+	enum { CLIENTS = FEW + 2 };
+	struct ss_fiber_options options = { .loops = 1,
+					    .stack_size = FEW_STACK };
+	struct ss_config config = config_for(&options, &echoing);
+	struct served served;
+	int fds[CLIENTS];
+	served_start(&served, &config);
+	sys_table.mmap = map_few;
+	for (int i = 0; i < CLIENTS; i++) {
+		fds[i] = dial(served.url);
+		send_text(fds[i], "x");
+		if (i < FEW)
+			expect_text(fds[i], "x");
+	}
+	for (int i = 0; i < FEW; i++) {
+		send_text(fds[i], "again");
+		expect_text(fds[i], "again");
+	}
+	ck_assert(silent(fds[FEW]) && silent(fds[FEW + 1]));
+	close(fds[0]);
+	expect_text(fds[FEW], "x");
+	ck_assert(silent(fds[FEW + 1]));
+	atomic_store(&board->go, true);
+	expect_text(fds[FEW + 1], "x");
+	for (int i = 1; i < CLIENTS; i++)
+		close(fds[i]);
+	served_stop(&served);
+}
+END_TEST
+
+/* A loop's mail box, of which it has none before its first request. */
+static void *no_box(size_t n)
+{
+	bool box = n == 64 * sizeof(struct ss_request *);
+	if (box && atomic_fetch_add(&board->made, 1) == 0)
+		return NULL;
+	return real.malloc(n);
+}
+
+START_TEST(who_cannot_be_taken_is_refused_alone)
+{
+	struct ss_config config = config_for(loops[_i], &echoing);
+	struct served served;
+	config.log_level = SS_NONE;
+	sys_table.malloc = no_box;
+	served_start(&served, &config);
+	int fd = dial(served.url);
+	expect_end(fd);
+	close(fd);
+	ck_assert_int_eq(atomic_load(&board->made), 1);
+	for (int i = 0; i < 5; i++)
+		echo_once(served.url, "x");
+	served_stop(&served);
+}
+END_TEST
+
+/* ---- who runs next --------------------------------------------------------*/
+
+static int answer_the_second(struct ss_request *req)
+{
+	char byte;
+	ssize_t n = ss_read_full(req, &byte, 1);
+	atomic_fetch_add(&board->inside, 1);
+	if (n == 1)
+		n = ss_read_full(req, &byte, 1);
+	if (n == 1)
+		n = ss_write(req, &byte, 1);
+	return n < 0 ? (int)n : 0;
+}
+
+static const struct ss_handler patient = { .name = "patient",
+					   .handle = answer_the_second };
+
+START_TEST(handlers_wait_beside_one_another)
+{
+	enum { CLIENTS = 200 };
+	int fds[CLIENTS];
+	struct ss_config config = config_for(&one_loop, &patient);
+	struct served served;
+	served_start(&served, &config);
+	for (int i = 0; i < CLIENTS; i++) {
+		fds[i] = dial(served.url);
+		send_text(fds[i], "a");
+	}
+	eventually(atomic_load(&board->inside) == CLIENTS);
+	for (int i = CLIENTS - 1; i >= 0; i--) {
+		send_text(fds[i], "b");
+		expect_text(fds[i], "b");
+		close(fds[i]);
+	}
+	served_stop(&served);
+}
+END_TEST
+
+enum { BUSY = 1024, BUDGET = 64 };
+
+/* Who ran last, for how many calls on end, and the most of that. */
+static struct {
+	const struct ss_request *last;
+	int run, longest;
+} turns;
+
+static void note_turn(const struct ss_request *req)
+{
+	turns.run = turns.last == req ? turns.run + 1 : 1;
+	turns.last = req;
+	if (turns.run > turns.longest)
+		turns.longest = turns.run;
+}
+
+static int read_busily(struct ss_request *req)
+{
+	char byte;
+	int n = 0;
+	while (n < BUSY && ss_read(req, &byte, 1) == 1) {
+		note_turn(req);
+		n++;
+	}
+	atomic_fetch_add(&board->ended, n == BUSY);
+	return 0;
+}
+
+static int write_busily(struct ss_request *req)
+{
+	int n = 0;
+	while (n < BUSY && ss_write(req, "x", 1) == 1) {
+		note_turn(req);
+		n++;
+	}
+	atomic_fetch_add(&board->ended, n == BUSY);
+	return 0;
+}
+
+static const struct ss_handler busy[] = {
+	{ .name = "reader", .handle = read_busily, .rbufsize = SS_NONE },
+	{ .name = "writer", .handle = write_busily },
+};
+
+/* All its input is there, or room for all its output: it need not wait. */
+START_TEST(who_need_not_wait_lets_others_run)
+{
+	enum { CLIENTS = 3 };
+	char bytes[BUSY] = "";
+	int fds[CLIENTS];
+	struct ss_config config = config_for(&one_loop, &busy[_i]);
+	struct ss_server *server = made(&config);
+	for (int i = 0; i < CLIENTS; i++) {
+		fds[i] = dial(url_of(server));
+		send_bytes(fds[i], bytes, BUSY);
+	}
+	int64_t until = clock_ms() + WAIT_MS;
+	while (atomic_load(&board->ended) < CLIENTS && clock_ms() < until)
+		ck_assert_int_ge(ss_server_turn(server, ss_now(server) + 100),
+				 0);
+	ck_assert_int_eq(atomic_load(&board->ended), CLIENTS);
+	ck_assert_int_le(turns.longest, BUDGET);
+	for (int i = 0; i < CLIENTS; i++)
+		close(fds[i]);
+	ck_assert_int_eq(ss_server_free(server), 0);
+}
+END_TEST
+
+/* ---- time -----------------------------------------------------------------*/
+
+static int64_t told_now;
+static int64_t woken_last;
+
+static int64_t tell_time(void)
+{
+	return told_now;
+}
+
+static int sleep_as_told(struct ss_request *req)
+{
+	char word[16];
+	if (ss_read_line(req, word, sizeof(word)) <= 0)
+		return -EPROTO;
+	int64_t due = told_now + atoi(word);
+	atomic_fetch_add(&board->inside, 1);
+	int r = ss_sleep(req, atoi(word));
+	ck_assert_int_ge(told_now, due);
+	ck_assert_int_ge(due, woken_last);
+	woken_last = due;
+	atomic_fetch_add(&board->ended, 1);
+	return r;
+}
+
+static const struct ss_handler sleeper = { .name = "sleeper",
+					   .handle = sleep_as_told };
+
+/* By a clock of ours: which of them are due at once is no accident. */
+START_TEST(sleepers_wake_in_turn)
+{
+	enum { CLIENTS = 300, LONGEST = 1000, STEP = 7 };
+	int fds[CLIENTS];
+	char word[16];
+	struct ss_config config = config_for(&one_loop, &sleeper);
+	told_now = 1000000;
+	sys_table.now_ms = tell_time;
+	struct ss_server *server = made(&config);
+	for (int i = 0; i < CLIENTS; i++) {
+		fds[i] = dial(url_of(server));
+		snprintf(word, sizeof(word), "%d\n", 1 + i * 7919 % LONGEST);
+		send_text(fds[i], word);
+		while (atomic_load(&board->inside) <= i)
+			ck_assert_int_ge(ss_server_turn(server, 0), 0);
+	}
+	ck_assert_int_eq(atomic_load(&board->ended), 0);
+	for (int i = 0; i <= LONGEST / STEP; i++) {
+		told_now += STEP;
+		ck_assert_int_ge(ss_server_turn(server, 0), 0);
+	}
+	ck_assert_int_eq(atomic_load(&board->ended), CLIENTS);
+	for (int i = 0; i < CLIENTS; i++)
+		close(fds[i]);
+	sys_table.now_ms = real.now_ms;
+	ck_assert_int_eq(ss_server_free(server), 0);
+}
+END_TEST
+
+/* ---- loops ----------------------------------------------------------------*/
+
+enum { THREADS = 4 };
+
+/* The number of the calling thread. */
+static int thread_number(void)
+{
+	static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+	static pthread_t seen[THREADS];
+	static int count;
+	pthread_mutex_lock(&lock);
+	int i = 0;
+	while (i < count && !pthread_equal(seen[i], pthread_self()))
+		i++;
+	if (i == count && count < THREADS)
+		seen[count++] = pthread_self();
+	pthread_mutex_unlock(&lock);
+	return i;
+}
+
+static int tell_thread(struct ss_request *req)
+{
+	char byte;
+	while (ss_read(req, &byte, 1) == 1) {
+		byte = (char)('0' + thread_number());
+		if (ss_sleep(req, 1) < 0 || ss_write(req, &byte, 1) != 1)
+			break;
+	}
+	return 0;
+}
+
+static const struct ss_handler telling = { .name = "telling",
+					   .handle = tell_thread };
+
+START_TEST(loops_share_evenly_and_keep_theirs)
+{
+	enum { EACH = 10, CLIENTS = THREADS * EACH };
+	struct ss_fiber_options options = { .loops = THREADS };
+	struct ss_config config = config_for(&options, &telling);
+	int fds[CLIENTS], has[THREADS + 1] = { 0 };
+	char first[CLIENTS], next;
+	struct served served;
+	served_start(&served, &config);
+	for (int i = 0; i < CLIENTS; i++)
+		fds[i] = dial(served.url);
+	for (int round = 0; round < 5; round++) {
+		for (int i = 0; i < CLIENTS; i++)
+			send_text(fds[i], "?");
+		for (int i = 0; i < CLIENTS; i++) {
+			expect_bytes(fds[i], &next, 1);
+			ck_assert(round == 0 || next == first[i]);
+			first[i] = next;
+		}
+	}
+	for (int i = 0; i < CLIENTS; i++) {
+		has[first[i] - '0']++;
+		close(fds[i]);
+	}
+	for (int i = 0; i < THREADS; i++)
+		ck_assert_int_eq(has[i], EACH);
+	served_stop(&served);
+}
+END_TEST
+
+/* ---- offload --------------------------------------------------------------*/
+
+enum { HELPERS = 32 };
+
+static int block(void *arg)
+{
+	atomic_fetch_add(&board->inside, 1);
+	while (!atomic_load(&board->go))
+		pause_ms(1);
+	atomic_fetch_sub(&board->inside, 1);
+	return *(int *)arg;
+}
+
+/* "!" echoes; a number is what the call on a helper is to return. */
+static int offload_as_told(struct ss_request *req)
+{
+	char word[16];
+	if (ss_read_line(req, word, sizeof(word)) <= 0)
+		return 0;
+	if (word[0] == '!')
+		return ss_write(req, "!\n", 2) < 0 ? -EPIPE : 0;
+	int given = atoi(word);
+	atomic_store(&board->id, ss_request_id(req));
+	atomic_fetch_add(&board->begun, 1);
+	int r = ss_offload(req, block, &given);
+	tape_note(&board->tape, "%d: %d", given, r);
+	r = (int)ss_printf(req, "%d\n", r);
+	tape_note(&board->tape, r < 0 ? "failed %d" : "wrote", r);
+	return r < 0 ? r : 0;
+}
+
+static const struct ss_handler offloading = { .name = "offloading",
+					      .handle = offload_as_told };
+
+START_TEST(offload_keeps_the_loop_free)
+{
+	enum { CLIENTS = 2 * HELPERS };
+	int fds[CLIENTS];
+	char word[16];
+	struct ss_config config = config_for(loops[_i], &offloading);
+	struct served served;
+	served_start(&served, &config);
+	int running = threads();
+	for (int i = 0; i < CLIENTS; i++) {
+		fds[i] = dial(served.url);
+		snprintf(word, sizeof(word), "%d\n", i);
+		send_text(fds[i], word);
+	}
+	eventually(atomic_load(&board->begun) == CLIENTS);
+	eventually(atomic_load(&board->inside) == HELPERS);
+	for (int i = 0; i < 5; i++) {
+		int fd = dial(served.url);
+		send_text(fd, "!\n");
+		expect_text(fd, "!\n");
+		close(fd);
+	}
+	ck_assert_int_eq(atomic_load(&board->inside), HELPERS);
+	ck_assert_int_le(threads(), running + HELPERS);
+	atomic_store(&board->go, true);
+	for (int i = 0; i < CLIENTS; i++) {
+		snprintf(word, sizeof(word), "%d\n", i);
+		expect_text(fds[i], word);
+		close(fds[i]);
+	}
+	/* They leave when they have had nothing to do for a while. */
+	eventually(threads() <= running);
+	served_stop(&served);
+}
+END_TEST
+
+static int no_thread(pthread_t *thread, const pthread_attr_t *attr,
+		     void *(*run)(void *), void *arg)
+{
+	(void)thread, (void)attr, (void)run, (void)arg;
+	return EAGAIN;
+}
+
+START_TEST(offload_without_threads_calls)
+{
+	struct ss_config config = config_for(loops[_i], &offloading);
+	struct served served;
+	served_start(&served, &config);
+	int running = threads();
+	sys_table.pthread_create = no_thread;
+	atomic_store(&board->go, true);
+	int fd = dial(served.url);
+	send_text(fd, "-5\n");
+	expect_text(fd, "-5\n");
+	ck_assert_int_eq(threads(), running);
+	close(fd);
+	served_stop(&served);
+}
+END_TEST
+
+/* What the call works with is the handler's: it cannot be left alone. */
+START_TEST(offload_ends_before_its_request)
+{
+	struct ss_config config = config_for(loops[_i], &offloading);
+	struct served served;
+	served_start(&served, &config);
+	int fd = dial(served.url);
+	send_text(fd, "7\n");
+	eventually(atomic_load(&board->inside) == 1);
+	ck_assert_int_eq(ss_cancel(served.server, atomic_load(&board->id)), 0);
+	int other = dial(served.url);
+	send_text(other, "!\n");
+	expect_text(other, "!\n");
+	ck_assert_int_eq(atomic_load(&board->tape.count), 0);
+	atomic_store(&board->go, true);
+	tape_wait(&board->tape, 2);
+	ck_assert_str_eq(tape_text(&board->tape), "7: 7 failed -125");
+	close(fd);
+	close(other);
+	served_stop(&served);
+}
+END_TEST
+
+/* ---- several servers ------------------------------------------------------*/
+
+/* Asks the server behind it, which the same thread serves. */
+static int ask_behind(struct ss_request *req)
+{
+	struct ss_request *behind;
+	char byte;
+	const char *url = ss_server_user(ss_request_server(req));
+	if (ss_read(req, &byte, 1) != 1)
+		return -EPROTO;
+	int fd = ss_connect(req, url, NULL, NULL);
+	int r = fd < 0 ? fd : ss_stream_new(req, fd, &behind);
+	if (r < 0)
+		return r;
+	if (ss_write(behind, &byte, 1) == 1 && ss_read(behind, &byte, 1) == 1)
+		r = (int)ss_write(req, &byte, 1);
+	ss_stream_free(behind);
+	return r < 0 ? r : 0;
+}
+
+static const struct ss_handler asking = { .name = "asking",
+					  .handle = ask_behind };
+
+struct chain {
+	struct ss_server *servers[3];
+	int result;
+};
+
+static void *serve_chain(void *arg)
+{
+	struct chain *chain = arg;
+	chain->result = ss_serve(chain->servers, 3);
+	return NULL;
+}
+
+START_TEST(servers_of_one_thread_serve_one_another)
+{
+	enum { CLIENTS = 20 };
+	static const struct ss_handler *const handlers[] = { &asking, &asking,
+							     &echoing };
+	char urls[3][SS_ADDRESS_TEXT];
+	int fds[CLIENTS];
+	struct chain chain;
+	pthread_t thread;
+	for (int i = 2; i >= 0; i--) {
+		bool middle = i == 1;
+		struct ss_config config =
+			config_for(loops[middle && _i], handlers[i]);
+		config.user = i < 2 ? urls[i + 1] : NULL;
+		chain.servers[i] = made(&config);
+		strcpy(urls[i], url_of(chain.servers[i]));
+	}
+	pthread_create(&thread, NULL, serve_chain, &chain);
+	for (int i = 0; i < CLIENTS; i++) {
+		fds[i] = dial(urls[0]);
+		send_text(fds[i], "x");
+	}
+	for (int i = 0; i < CLIENTS; i++) {
+		expect_text(fds[i], "x");
+		close(fds[i]);
+	}
+	for (int i = 0; i < 3; i++)
+		ss_shutdown(chain.servers[i]);
+	pthread_join(thread, NULL);
+	ck_assert_int_eq(chain.result, 0);
+	for (int i = 0; i < 3; i++)
+		ck_assert_int_eq(ss_server_free(chain.servers[i]), 0);
+}
+END_TEST
+
 /* ---- overflow -------------------------------------------------------------*/
 
 __attribute__((no_sanitize("address"), no_sanitize("thread"),
@@ -668,6 +1304,34 @@ static void add_handle_request(Suite *suite)
 	tcase_add_loop_test(tcase, handle_request_ends_by_shutdown, 0, 2);
 }
 
+static void add_stacks(Suite *suite)
+{
+	TCase *tcase = add_case(suite, "stacks");
+	tcase_add_loop_test(tcase, stacks_are_for_who_needs_one, 0, NEEDS);
+	tcase_add_test(tcase, slabs_go_back_after_a_storm);
+	tcase_add_test(tcase, without_a_stack_clients_wait);
+	tcase_add_loop_test(tcase, who_cannot_be_taken_is_refused_alone, 0, 2);
+}
+
+static void add_turns(Suite *suite)
+{
+	TCase *tcase = add_case(suite, "turns");
+	tcase_add_test(tcase, handlers_wait_beside_one_another);
+	tcase_add_loop_test(tcase, who_need_not_wait_lets_others_run, 0, 2);
+	tcase_add_test(tcase, sleepers_wake_in_turn);
+	tcase_add_test(tcase, loops_share_evenly_and_keep_theirs);
+	tcase_add_loop_test(tcase, servers_of_one_thread_serve_one_another, 0,
+			    2);
+}
+
+static void add_offload(Suite *suite)
+{
+	TCase *tcase = add_case(suite, "offload");
+	tcase_add_loop_test(tcase, offload_keeps_the_loop_free, 0, 2);
+	tcase_add_loop_test(tcase, offload_without_threads_calls, 0, 2);
+	tcase_add_loop_test(tcase, offload_ends_before_its_request, 0, 2);
+}
+
 static void add_overflow(Suite *suite)
 {
 	TCase *tcase = add_case(suite, "overflow");
@@ -697,6 +1361,9 @@ Suite *t_fiber(void)
 	Suite *suite = suite_create("t_fiber");
 	add_options(suite);
 	add_handle_request(suite);
+	add_stacks(suite);
+	add_turns(suite);
+	add_offload(suite);
 	add_overflow(suite);
 #ifdef WITH_GDB
 	add_debugger(suite);
