@@ -154,7 +154,15 @@ static int uses_stdio(struct ss_request *req)
 	ck_assert_ptr_nonnull(fgets(line, sizeof(line), file));
 	ck_assert_str_eq(line, "and back\n");
 	close(other);
-	return 0; /* all that is open is closed */
+	stream = new_stream(req, &other);
+	file = ss_file(stream);
+	setvbuf(file, NULL, _IOFBF, 512);
+	fprintf(file, "buffered");
+	ss_stream_free(stream);
+	expect_text(other, "buffered");
+	expect_end(other);
+	close(other);
+	return 0; /* what is open still is closed */
 }
 
 START_TEST(streams_have_a_file)
