@@ -807,6 +807,7 @@ END_TEST
 /* ---- time-outs ------------------------------------------------------------*/
 
 static struct ss_timeouts own_timeouts;
+static int late_ms; /* how long after the request a stream is made */
 
 /* Tells what ended a read of a stream on which nothing comes. */
 static int reads_in_vain(struct ss_request *req)
@@ -821,8 +822,7 @@ static int reads_in_vain(struct ss_request *req)
 	};
 	int other;
 	char buf[8];
-	/* What was counted from the request's beginning would be over. */
-	ss_sleep(req, 200);
+	ss_sleep(req, late_ms);
 	struct ss_request *stream = new_stream(req, &other);
 	ss_request_set_timeouts(stream, &own_timeouts);
 	int64_t begun = clock_ms();
@@ -866,8 +866,11 @@ START_TEST(streams_time_out_as_the_request_does)
 	expect_timeout(_i, t, "io");
 	t = (struct ss_timeouts){ .io_ms = 60000, .idle_ms = 100 };
 	expect_timeout(_i, t, "idle");
+	/* Were it counted from the request's beginning, it would be over. */
+	late_ms = 150;
 	t = (struct ss_timeouts){ .io_ms = 60000, .first_byte_ms = 120 };
 	expect_timeout(_i, t, "first byte");
+	late_ms = 0;
 	t = (struct ss_timeouts){ .io_ms = 60000, .total_ms = 400 };
 	expect_timeout(_i, t, "total");
 	own_timeouts = (struct ss_timeouts){ .io_ms = 100 };
