@@ -1116,6 +1116,40 @@ START_TEST(streams_of_requests_in_memory)
 }
 END_TEST
 
+static int counts_time(struct ss_request *req)
+{
+	struct ss_server *server = ss_request_server(req);
+	struct ss_timeouts t = { .first_byte_ms = 300 };
+	int64_t begun = ss_now(server);
+	int other;
+	char byte;
+	ck_assert_int_eq(ss_sleep(req, 1000), 0);
+	struct ss_request *stream = new_stream(req, &other);
+	ss_request_set_timeouts(stream, &t);
+	ck_assert_int_eq(ss_read(stream, &byte, 1), -ETIMEDOUT);
+	ck_assert_int_eq(ss_request_timeout(stream), SS_TIMEOUT_FIRST_BYTE);
+	ck_assert_int_eq(ss_now(server) - begun, 1300);
+	t.first_byte_ms = SS_NONE;
+	ss_request_set_timeouts(stream, &t);
+	ck_assert_int_eq(ss_read(stream, &byte, 1), -ETIMEDOUT);
+	ck_assert_int_eq(ss_request_timeout(stream), SS_TIMEOUT_TOTAL);
+	ck_assert_int_eq(ss_now(server) - begun, 5000);
+	close(other);
+	ran++;
+	return 0;
+}
+
+START_TEST(streams_count_from_where_it_is_said)
+{
+	struct ss_handler handler = { .handle = counts_time,
+				      .timeouts = { .total_ms = 5000 } };
+	char out[1];
+	ck_assert_int_eq(ss_memory_exchange(&handler, "", 0, out, sizeof(out)),
+			 0);
+	ck_assert_int_eq(ran, 1);
+}
+END_TEST
+
 static TCase *new_case(Suite *suite, const char *name)
 {
 	TCase *tcase = tcase_create(name);
@@ -1143,6 +1177,7 @@ Suite *t_streams(void)
 	tcase_add_test(tcase, tried_writes_come_after_what_is_buffered);
 	tcase_add_test(tcase, streams_follow_the_requests_timeouts);
 	tcase_add_test(tcase, streams_are_not_left_open_in_children);
+	tcase_add_test(tcase, streams_count_from_where_it_is_said);
 	tcase_add_loop_test(tcase, streams_of_requests_in_memory, 0,
 			    IN_MEMORY * KINDS);
 	tcase = new_case(suite, "every model");
