@@ -154,7 +154,17 @@ static int uses_stdio(struct ss_request *req)
 	ck_assert_ptr_nonnull(fgets(line, sizeof(line), file));
 	ck_assert_str_eq(line, "and back\n");
 	close(other);
-	return 0; /* all that is open is closed */
+	stream = new_stream(req, &other);
+	file = ss_file(stream);
+	ck_assert_int_eq(setvbuf(file, line, _IOFBF, sizeof(line)), 0);
+	/* The GNU C library keeps nothing back at first. */
+	fprintf(file, "half of it is ");
+	fprintf(file, "buffered");
+	ss_stream_free(stream);
+	expect_text(other, "half of it is buffered");
+	expect_end(other);
+	close(other);
+	return 0; /* what is open still is closed */
 }
 
 START_TEST(streams_have_a_file)
@@ -586,6 +596,30 @@ static int tries_to_write(struct ss_request *req)
 	return ss_printf(req, "waited\n") < 0 ? -EIO : 0;
 }
 
+static int (*const waiting[])(struct ss_request *req) = {
+	waits_for_pipe,
+	waits_for_streams,
+	tries_to_write,
+};
+enum { WAITING = sizeof(waiting) / sizeof(*waiting) };
+
+START_TEST(streams_are_waited_for)
+{
+	struct ss_handler handler = { .handle = waiting[_i % WAITING],
+				      .speaks_first = true };
+	const struct model *model = &models[_i / WAITING % model_count];
+	struct ss_config config = config_of(model, &transports[0], &handler);
+	struct node node;
+	kind = _i / WAITING / model_count;
+	node_start(&node, &config);
+	int fd = dial(node.url);
+	expect_text(fd, "waited\n");
+	expect_end(fd);
+	close(fd);
+	ck_assert_int_eq(node_stop(&node), 0);
+}
+END_TEST
+
 static void send_with_descriptor(int fd, const char *text)
 {
 	union {
@@ -605,42 +639,45 @@ static void send_with_descriptor(int fd, const char *text)
 	ck_assert_int_eq(sendmsg(fd, &msg, 0), (ssize_t)iov.iov_len);
 }
 
-/* A read comes back short before it, though there is more (unix(7)). */
-static int reads_past_descriptors(struct ss_request *req)
+static int parent_end; /* of a pair that the test has made */
+
+static int reads_three(struct ss_request *req)
 {
-	int ends[2];
 	char buf[64];
-	new_pair(0, ends);
-	struct ss_request *stream = stream_over(req, ends[0]);
-	send_with_descriptor(ends[1], "ab");
-	send_text(ends[1], "c");
+	struct ss_request *stream = stream_over(req, dup(parent_end));
+	if (ss_printf(req, "ready\n") < 0)
+		return -EIO;
 	ck_assert_int_eq(ss_read_full(stream, buf, 3), 3);
-	ck_assert_mem_eq(buf, "abc", 3);
-	close(ends[1]);
-	return ss_printf(req, "waited\n") < 0 ? -EIO : 0;
+	return ss_printf(req, "%.3s\n", buf) < 0 ? -EIO : 0;
 }
 
-static int (*const waiting[])(struct ss_request *req) = {
-	waits_for_pipe,
-	waits_for_streams,
-	tries_to_write,
-	reads_past_descriptors,
-};
-enum { WAITING = sizeof(waiting) / sizeof(*waiting) };
-
-START_TEST(streams_are_waited_for)
+/*
+ * A read comes back short where a descriptor is passed, though there is more
+ * (unix(7)), of which no edge tells: all has come while nobody looked.
+ */
+START_TEST(streams_are_read_past_descriptors)
 {
-	struct ss_handler handler = { .handle = waiting[_i % WAITING],
+	struct ss_handler handler = { .handle = reads_three,
 				      .speaks_first = true };
-	const struct model *model = &models[_i / WAITING % model_count];
-	struct ss_config config = config_of(model, &transports[0], &handler);
+	struct ss_config config =
+		config_of(&models[_i], &transports[0], &handler);
 	struct node node;
-	kind = _i / WAITING / model_count;
+	int ends[2];
+	new_pair(0, ends);
+	parent_end = ends[0];
 	node_start(&node, &config);
 	int fd = dial(node.url);
-	expect_text(fd, "waited\n");
+	expect_text(fd, "ready\n");
+	pause_ms(20);
+	kill(node.pid, SIGSTOP);
+	send_with_descriptor(ends[1], "ab");
+	send_text(ends[1], "c");
+	kill(node.pid, SIGCONT);
+	expect_text(fd, "abc\n");
 	expect_end(fd);
 	close(fd);
+	close(ends[0]);
+	close(ends[1]);
 	ck_assert_int_eq(node_stop(&node), 0);
 }
 END_TEST
@@ -772,6 +809,7 @@ END_TEST
 /* ---- time-outs ------------------------------------------------------------*/
 
 static struct ss_timeouts own_timeouts;
+static int late_ms; /* how long after the request a stream is made */
 
 /* Tells what ended a read of a stream on which nothing comes. */
 static int reads_in_vain(struct ss_request *req)
@@ -786,8 +824,7 @@ static int reads_in_vain(struct ss_request *req)
 	};
 	int other;
 	char buf[8];
-	/* What was counted from the request's beginning would be over. */
-	ss_sleep(req, 200);
+	ss_sleep(req, late_ms);
 	struct ss_request *stream = new_stream(req, &other);
 	ss_request_set_timeouts(stream, &own_timeouts);
 	int64_t begun = clock_ms();
@@ -831,8 +868,11 @@ START_TEST(streams_time_out_as_the_request_does)
 	expect_timeout(_i, t, "io");
 	t = (struct ss_timeouts){ .io_ms = 60000, .idle_ms = 100 };
 	expect_timeout(_i, t, "idle");
+	/* Were it counted from the request's beginning, it would be over. */
+	late_ms = 150;
 	t = (struct ss_timeouts){ .io_ms = 60000, .first_byte_ms = 120 };
 	expect_timeout(_i, t, "first byte");
+	late_ms = 0;
 	t = (struct ss_timeouts){ .io_ms = 60000, .total_ms = 400 };
 	expect_timeout(_i, t, "total");
 	own_timeouts = (struct ss_timeouts){ .io_ms = 100 };
@@ -1078,6 +1118,40 @@ START_TEST(streams_of_requests_in_memory)
 }
 END_TEST
 
+static int counts_time(struct ss_request *req)
+{
+	struct ss_server *server = ss_request_server(req);
+	struct ss_timeouts t = { .first_byte_ms = 300 };
+	int64_t begun = ss_now(server);
+	int other;
+	char byte;
+	ck_assert_int_eq(ss_sleep(req, 1000), 0);
+	struct ss_request *stream = new_stream(req, &other);
+	ss_request_set_timeouts(stream, &t);
+	ck_assert_int_eq(ss_read(stream, &byte, 1), -ETIMEDOUT);
+	ck_assert_int_eq(ss_request_timeout(stream), SS_TIMEOUT_FIRST_BYTE);
+	ck_assert_int_eq(ss_now(server) - begun, 1300);
+	t.first_byte_ms = SS_NONE;
+	ss_request_set_timeouts(stream, &t);
+	ck_assert_int_eq(ss_read(stream, &byte, 1), -ETIMEDOUT);
+	ck_assert_int_eq(ss_request_timeout(stream), SS_TIMEOUT_TOTAL);
+	ck_assert_int_eq(ss_now(server) - begun, 5000);
+	close(other);
+	ran++;
+	return 0;
+}
+
+START_TEST(streams_count_from_where_it_is_said)
+{
+	struct ss_handler handler = { .handle = counts_time,
+				      .timeouts = { .total_ms = 5000 } };
+	char out[1];
+	ck_assert_int_eq(ss_memory_exchange(&handler, "", 0, out, sizeof(out)),
+			 0);
+	ck_assert_int_eq(ran, 1);
+}
+END_TEST
+
 static TCase *new_case(Suite *suite, const char *name)
 {
 	TCase *tcase = tcase_create(name);
@@ -1105,11 +1179,14 @@ Suite *t_streams(void)
 	tcase_add_test(tcase, tried_writes_come_after_what_is_buffered);
 	tcase_add_test(tcase, streams_follow_the_requests_timeouts);
 	tcase_add_test(tcase, streams_are_not_left_open_in_children);
+	tcase_add_test(tcase, streams_count_from_where_it_is_said);
 	tcase_add_loop_test(tcase, streams_of_requests_in_memory, 0,
 			    IN_MEMORY * KINDS);
 	tcase = new_case(suite, "every model");
 	tcase_add_loop_test(tcase, streams_are_waited_for, 0,
 			    WAITING * model_count * KINDS);
+	tcase_add_loop_test(tcase, streams_are_read_past_descriptors, 0,
+			    model_count);
 	tcase_add_loop_test(tcase, streams_last_from_message_to_message, 0,
 			    model_count * KINDS);
 	tcase_add_loop_test(tcase, streams_end_while_nobody_looks, 0,

@@ -479,9 +479,10 @@ SS_API void ss_poller_unwatch(struct ss_poller *poller, struct ss_watch *watch);
 
 /*
  * Somebody now waits for these events of a source.  Edges: it is told once, and
- * told again when more comes or, having been told, it is wanted again.  A
- * source is registered at the first call and belongs to this poller until
- * ss_poller_forget, which must precede its close.  -errno of epoll_ctl(2).
+ * again when more comes, so that who is told tries until it would block before
+ * it wants more.  A source is registered at the first call and belongs to this
+ * poller until ss_poller_forget, which must precede its close.  -errno of
+ * epoll_ctl(2).
  */
 SS_API int ss_poller_want(struct ss_poller *poller, struct ss_source *source,
 			  short events);
