@@ -238,7 +238,7 @@ int accept_ready(struct ss_server *server, int budget)
 		/* It would fire at once, and in vain. */
 		if (ss_holding(server, SS_HOLD_ERRORS))
 			listener_unwatch(server, listener);
-		if (!listener->watched && !empty)
+		if (!empty && (!listener->watched || listener->ahead))
 			atomic_store(&listener->ready, true);
 		server->next_listener = (at + 1) % count;
 	}

@@ -81,6 +81,7 @@ struct ss_listener {
 	int timeout_ms;
 	bool watched;
 	atomic_bool ready; /* worth a get_request */
+	int ahead;	   /* requests that its descriptor does not tell of */
 	void *data;
 };
 

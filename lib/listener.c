@@ -106,6 +106,11 @@ void ss_listener_ready(struct ss_server *server, struct ss_listener *listener)
 	ss_turn_now(server);
 }
 
+void ss_listener_set_ahead(struct ss_listener *listener, int n)
+{
+	listener->ahead = n;
+}
+
 int ss_listener_fd(const struct ss_listener *listener)
 {
 	return listener->watch.fd;

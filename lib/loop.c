@@ -83,17 +83,19 @@ void loop_listen(struct ss_server *server)
 			continue;
 		}
 		listener->watched = true;
-		atomic_store(&listener->ready, false);
+		atomic_store(&listener->ready, listener->ahead > 0);
 	}
 }
 
 /* Whether one is ready that no wait will tell of. */
-static bool unwatched_ready(const struct ss_server *server)
+static bool silently_ready(const struct ss_server *server)
 {
-	for (int i = 0; i < server->listener_count; i++)
-		if (!server->listeners[i]->watched &&
-		    atomic_load(&server->listeners[i]->ready))
+	for (int i = 0; i < server->listener_count; i++) {
+		const struct ss_listener *listener = server->listeners[i];
+		if ((!listener->watched || listener->ahead) &&
+		    atomic_load(&listener->ready))
 			return gate_open(server);
+	}
 	return false;
 }
 
@@ -127,6 +129,17 @@ int loop_wait(struct ss_server *server, int64_t deadline)
 	return r < 0 ? r : 0;
 }
 
+/* A turn's wait.  What was read ahead is served first, in turns without one,
+ * but where they are what lets fibers run. */
+static int turn_wait(struct ss_server *server, int64_t deadline)
+{
+	bool parks = server->flags & SS_LAYER_PARKS;
+	for (int i = 0; !parks && i < server->listener_count; i++)
+		if (server->listeners[i]->ahead && gate_open(server))
+			return 0;
+	return loop_wait(server, deadline);
+}
+
 void ss_turn_now(struct ss_server *server)
 {
 	if (!atomic_exchange(&server->turn_wanted, true))
@@ -141,7 +154,7 @@ void ss_turn_at(struct ss_server *server, int64_t deadline)
 int64_t ss_server_deadline(struct ss_server *server)
 {
 	if (atomic_load(&server->turn_wanted) || gate_ready(server) ||
-	    unwatched_ready(server))
+	    silently_ready(server))
 		return 0;
 	int64_t at = nearest(server->turn_at, server->poller.at);
 	if (ss_holding(server, SS_HOLD_ERRORS))
@@ -167,14 +180,14 @@ int loop_step(struct ss_server *server, int64_t deadline, int budget)
 	accept_recover(server);
 	/* Those are accepted from first, and then seldom need watching: a
 	 * server at its cap whose clients queue up does without epoll_ctl. */
-	if (!unwatched_ready(server))
+	if (!silently_ready(server))
 		loop_listen(server);
 	deadline = nearest(deadline, ss_server_deadline(server));
 	server->turn_at = SS_NONE;
 	if (!stop_asked(server)) {
 		server->drain_at = 0;
 		server->hurried = false;
-		int r = loop_wait(server, deadline);
+		int r = turn_wait(server, deadline);
 		if (r < 0)
 			return r;
 	}

@@ -124,6 +124,22 @@ ssize_t sys_do_send_file(int to, int from, off_t *offset, size_t n)
 #endif
 }
 
+/* Datagrams that are there, at most n; elsewhere than on Linux one. */
+int sys_do_recv_packets(int fd, struct sys_packet *packets, int n)
+{
+#ifdef SS_LINUX
+	_Static_assert(sizeof(*packets) == sizeof(struct mmsghdr),
+		       "they are one");
+	return recvmmsg(fd, (struct mmsghdr *)packets, (unsigned)n,
+			MSG_DONTWAIT, NULL);
+#else
+	(void)n;
+	ssize_t size = recvmsg(fd, &packets->msg, MSG_DONTWAIT);
+	packets->size = (unsigned)size;
+	return size == -1 ? -1 : 1;
+#endif
+}
+
 /* Sets O_NONBLOCK. */
 int sys_do_nonblock(int fd)
 {

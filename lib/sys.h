@@ -40,6 +40,12 @@
 #define POLLRDHUP 0
 #endif
 
+/* A datagram's place, and how long it is: Linux's struct mmsghdr. */
+struct sys_packet {
+	struct msghdr msg;
+	unsigned size;
+};
+
 /* Calls that answer with a descriptor. */
 #define SYS_DESCRIPTORS(X)                                                     \
 	X(socket, (int family, int type, int protocol),                        \
@@ -57,6 +63,8 @@
 	X(int, pipe, (int fds[2]), (fds))                                      \
 	X(ssize_t, send_file, (int to, int from, off_t *offset, size_t n),     \
 	  (to, from, offset, n))                                               \
+	X(int, recv_packets, (int fd, struct sys_packet *packets, int n),      \
+	  (fd, packets, n))                                                    \
 	X(int, nonblock, (int fd), (fd))                                       \
 	X(int, cloexec, (int fd), (fd))                                        \
 	X(int64_t, now_ms, (void), ())                                         \
@@ -87,6 +95,10 @@
 	  (fd, msg, flags))                                                    \
 	X(ssize_t, send, (int fd, const void *buf, size_t n, int flags),       \
 	  (fd, buf, n, flags))                                                 \
+	X(ssize_t, sendto,                                                     \
+	  (int fd, const void *buf, size_t n, int flags,                       \
+	   const struct sockaddr *sa, socklen_t len),                          \
+	  (fd, buf, n, flags, sa, len))                                        \
 	X(ssize_t, sendmsg, (int fd, const struct msghdr *msg, int flags),     \
 	  (fd, msg, flags))                                                    \
 	X(ssize_t, read, (int fd, void *buf, size_t n), (fd, buf, n))          \

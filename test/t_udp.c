@@ -647,9 +647,15 @@ static bool fails(void)
 	return true;
 }
 
-static ssize_t failing_recvmsg(int fd, struct msghdr *msg, int flags)
+static int failing_recv_packets(int fd, struct sys_packet *packets, int n)
 {
-	return fails() ? -1 : real.recvmsg(fd, msg, flags);
+	return fails() ? -1 : real.recv_packets(fd, packets, n);
+}
+
+static ssize_t failing_sendto(int fd, const void *buf, size_t n, int flags,
+			      const struct sockaddr *sa, socklen_t len)
+{
+	return fails() ? -1 : real.sendto(fd, buf, n, flags, sa, len);
 }
 
 static ssize_t failing_sendmsg(int fd, const struct msghdr *msg, int flags)
@@ -679,7 +685,7 @@ static void disturb(int fd, int error)
 START_TEST(errors_of_lost_clients_stop_nothing)
 {
 	fault = ss_shared_alloc(sizeof(*fault));
-	sys_table.recvmsg = failing_recvmsg;
+	sys_table.recv_packets = failing_recv_packets;
 	struct ss_config config =
 		config_of(model_of(_i), transport_of(_i), &echoing);
 	struct node node;
@@ -696,6 +702,7 @@ END_TEST
 START_TEST(errors_of_replies_cost_one_reply)
 {
 	fault = ss_shared_alloc(sizeof(*fault));
+	sys_table.sendto = failing_sendto;
 	sys_table.sendmsg = failing_sendmsg;
 	struct ss_config config =
 		config_of(model_of(_i), transport_of(_i), &obedient);

@@ -364,6 +364,11 @@ SS_API void ss_listener_set_timeout(struct ss_listener *listener, int ms);
 /* Without a descriptor: requests are there.  Any thread. */
 SS_API void ss_listener_ready(struct ss_server *server,
 			      struct ss_listener *listener);
+/*
+ * From get_request: so many more it can return of which the descriptor does not
+ * tell, since they were read already.
+ */
+SS_API void ss_listener_set_ahead(struct ss_listener *listener, int n);
 
 /*
  * A request, for get_request.  The first form has a socket channel over the

@@ -55,24 +55,35 @@ static int block_on(struct dgram *dgram, int family, struct ss_block *block)
 	return -EAGAIN;
 }
 
-static ssize_t send_to(struct dgram *dgram, struct iovec *iov, int count,
-		       const struct ss_address *to, bool from_destination,
-		       struct ss_block *block)
+/* sendmsg(2), or, for most packets, what costs less. */
+static ssize_t send_packet(struct dgram *dgram, struct iovec *iov, int count,
+			   const struct ss_address *to, bool from_destination)
 {
-	if (to->len <= sizeof(sa_family_t))
-		return -ENOTCONN;
+	const int flags = MSG_DONTWAIT | MSG_NOSIGNAL;
+	from_destination = from_destination && dgram->destination_len;
+	if (count == 1 && !from_destination)
+		return sys_sendto(dgram->source.fd, iov->iov_base, iov->iov_len,
+				  flags, &to->u.sa, to->len);
 	struct msghdr msg = {
 		.msg_name = (void *)&to->u.sa,
 		.msg_namelen = to->len,
 		.msg_iov = iov,
 		.msg_iovlen = (size_t)count,
 	};
-	if (from_destination && dgram->destination_len) {
+	if (from_destination) {
 		msg.msg_control = &dgram->destination;
 		msg.msg_controllen = dgram->destination_len;
 	}
-	ssize_t r = sys_sendmsg(dgram->source.fd, &msg,
-				MSG_DONTWAIT | MSG_NOSIGNAL);
+	return sys_sendmsg(dgram->source.fd, &msg, flags);
+}
+
+static ssize_t send_to(struct dgram *dgram, struct iovec *iov, int count,
+		       const struct ss_address *to, bool from_destination,
+		       struct ss_block *block)
+{
+	if (to->len <= sizeof(sa_family_t))
+		return -ENOTCONN;
+	ssize_t r = send_packet(dgram, iov, count, to, from_destination);
 	if (r >= 0)
 		dgram->give_up_at = 0;
 	if (r == -1 && (errno == EAGAIN || errno == EWOULDBLOCK))
@@ -104,17 +115,130 @@ static const struct ss_channel_ops dgram_ops = {
 	.send_to = dgram_send_to,
 };
 
+/* ---- what has arrived -----------------------------------------------------*/
+
+enum { AHEAD = 16 };
+
+/* Where a packet arrives. */
+struct slot {
+	struct ss_address from;
+	struct destination control;
+	struct iovec iov;
+};
+
+/*
+ * Packets that were read and not asked for yet, of one listener; the last
+ * place is for the others' meanwhile.
+ */
+struct inbox {
+	const struct ss_listener *listener;
+	int at, count;
+	socklen_t control_len;
+	struct sys_packet packets[AHEAD + 1];
+	struct slot slots[AHEAD + 1];
+	unsigned char bytes[];
+};
+
+/* What the kernel has filled in is as it was again. */
+static void empty(struct inbox *inbox, int i)
+{
+	struct msghdr *msg = &inbox->packets[i].msg;
+	msg->msg_namelen = sizeof(inbox->slots[i].from.u);
+	msg->msg_controllen = inbox->control_len;
+}
+
+static void set_up(struct inbox *inbox, int i, size_t size)
+{
+	struct slot *slot = &inbox->slots[i];
+	slot->iov = (struct iovec){ inbox->bytes + (size_t)i * size, size };
+	inbox->packets[i].msg = (struct msghdr){
+		.msg_name = &slot->from.u,
+		.msg_iov = &slot->iov,
+		.msg_iovlen = 1,
+		.msg_control = inbox->control_len ? &slot->control : NULL,
+	};
+	empty(inbox, i);
+}
+
+struct inbox *dgram_inbox_new(struct ss_server *server, size_t size)
+{
+	struct inbox *inbox = sys_malloc(sizeof(*inbox) + (AHEAD + 1) * size);
+	if (!inbox)
+		return NULL;
+	inbox->at = inbox->count = 0;
+	/* Not for Unix sockets, where descriptors would come that way. */
+	bool local = ss_server_transport(server)->flags & SS_LAYER_UNIX;
+	inbox->control_len = local ? 0 : sizeof(struct destination);
+	for (int i = 0; i <= AHEAD; i++)
+		set_up(inbox, i, size);
+	return inbox;
+}
+
+/*
+ * As many as there are, in one call.  But where other processes read from the
+ * socket too, what one of them has taken no other can serve.
+ */
+static int fill(struct ss_server *server, struct inbox *inbox,
+		const struct ss_listener *listener)
+{
+	bool shared = ss_worker(server) ||
+		      (ss_listener_flags(listener) & SS_LISTENER_ADOPTED);
+	int n = sys_recv_packets(ss_listener_fd(listener), inbox->packets,
+				 shared ? 1 : AHEAD);
+	if (n == -1)
+		return -errno;
+	inbox->listener = listener;
+	inbox->at = 0;
+	inbox->count = n;
+	return 0;
+}
+
+/* The place of the listener's next packet; -errno. */
+static int next_packet(struct ss_server *server, struct inbox *inbox,
+		       struct ss_listener *listener)
+{
+	if (inbox->at < inbox->count && inbox->listener != listener) {
+		int n = sys_recv_packets(ss_listener_fd(listener),
+					 &inbox->packets[AHEAD], 1);
+		return n == -1 ? -errno : AHEAD;
+	}
+	if (inbox->at == inbox->count) {
+		int r = fill(server, inbox, listener);
+		if (r < 0)
+			return r;
+	}
+	int i = inbox->at++;
+	ss_listener_set_ahead(listener, inbox->count - inbox->at);
+	return i;
+}
+
 /* ---- get_request ----------------------------------------------------------*/
 
 struct packet {
-	struct ss_address from, local;
+	const struct ss_address *from;
+	const unsigned char *bytes;
 	size_t size;
 	bool truncated;
 	bool looped; /* it came from this machine */
+	/* Where it was sent to, if it tells. */
+	struct ss_address local;
+	size_t destination_len;
+	struct destination destination;
 };
 
-static void keep_v4(struct dgram *dgram, const struct cmsghdr *from,
-		    struct packet *packet)
+/* To be sent along with the reply. */
+static void keep(struct packet *packet, int level, int type, const void *info,
+		 size_t size)
+{
+	struct cmsghdr *to = (struct cmsghdr *)&packet->destination;
+	to->cmsg_level = level;
+	to->cmsg_type = type;
+	to->cmsg_len = CMSG_LEN(size);
+	memcpy(CMSG_DATA(to), info, size);
+	packet->destination_len = CMSG_SPACE(size);
+}
+
+static void keep_v4(struct packet *packet, const struct cmsghdr *from)
 {
 #ifdef IP_PKTINFO
 	struct in_pktinfo info;
@@ -123,19 +247,13 @@ static void keep_v4(struct dgram *dgram, const struct cmsghdr *from,
 	packet->looped = info.ipi_ifindex == LOOPBACK_INDEX;
 	/* By the routing table, from the address; not by the interface. */
 	info.ipi_ifindex = 0;
-	struct cmsghdr *to = (struct cmsghdr *)&dgram->destination;
-	to->cmsg_level = IPPROTO_IP;
-	to->cmsg_type = IP_PKTINFO;
-	to->cmsg_len = CMSG_LEN(sizeof(info));
-	memcpy(CMSG_DATA(to), &info, sizeof(info));
-	dgram->destination_len = CMSG_SPACE(sizeof(info));
+	keep(packet, IPPROTO_IP, IP_PKTINFO, &info, sizeof(info));
 #else
-	(void)dgram, (void)from, (void)packet;
+	(void)packet, (void)from;
 #endif
 }
 
-static void keep_v6(struct dgram *dgram, const struct cmsghdr *from,
-		    struct packet *packet)
+static void keep_v6(struct packet *packet, const struct cmsghdr *from)
 {
 #ifdef IPV6_PKTINFO
 	struct in6_pktinfo info;
@@ -147,61 +265,30 @@ static void keep_v6(struct dgram *dgram, const struct cmsghdr *from,
 		info.ipi6_addr = in6addr_any;
 	if (IN6_IS_ADDR_V4MAPPED(&info.ipi6_addr))
 		info.ipi6_ifindex = 0;
-	struct cmsghdr *to = (struct cmsghdr *)&dgram->destination;
-	to->cmsg_level = IPPROTO_IPV6;
-	to->cmsg_type = IPV6_PKTINFO;
-	to->cmsg_len = CMSG_LEN(sizeof(info));
-	memcpy(CMSG_DATA(to), &info, sizeof(info));
-	dgram->destination_len = CMSG_SPACE(sizeof(info));
+	keep(packet, IPPROTO_IPV6, IPV6_PKTINFO, &info, sizeof(info));
 #else
-	(void)dgram, (void)from, (void)packet;
+	(void)packet, (void)from;
 #endif
 }
 
-/* Whether the packet tells where it was sent to. */
-static bool keep_destination(struct dgram *dgram, struct msghdr *msg,
-			     struct packet *packet)
+static void keep_destination(struct packet *packet, struct msghdr *msg,
+			     const struct ss_listener *listener)
 {
+	if (!msg->msg_controllen)
+		return;
+	packet->local = *ss_listener_address(listener);
 	for (struct cmsghdr *c = CMSG_FIRSTHDR(msg); c;
 	     c = CMSG_NXTHDR(msg, c)) {
 #ifdef IP_PKTINFO
 		if (c->cmsg_level == IPPROTO_IP && c->cmsg_type == IP_PKTINFO)
-			keep_v4(dgram, c, packet);
+			keep_v4(packet, c);
 #endif
 #ifdef IPV6_PKTINFO
 		if (c->cmsg_level == IPPROTO_IPV6 &&
 		    c->cmsg_type == IPV6_PKTINFO)
-			keep_v6(dgram, c, packet);
+			keep_v6(packet, c);
 #endif
 	}
-	return dgram->destination_len != 0;
-}
-
-static int make_request(struct ss_server *server, struct ss_listener *listener,
-			struct msghdr *msg, struct packet *packet,
-			struct ss_request **result)
-{
-	struct ss_request *req;
-	int r = ss_request_new(server, listener, sizeof(struct dgram), &req);
-	if (r < 0)
-		return r;
-	struct dgram *dgram = ss_request_space(req);
-	dgram->source.fd = ss_listener_fd(listener);
-	dgram->source.flags = SS_SOURCE_DGRAM;
-	ss_channel_push(req, &dgram->channel, &dgram_ops);
-	ss_request_set_source(req, &dgram->source);
-	if (keep_destination(dgram, msg, packet))
-		r = ss_request_set_local(req, &packet->local);
-	if (r >= 0 && packet->from.len)
-		r = ss_request_set_peer(req, &packet->from);
-	if (r >= 0)
-		r = ss_request_set_packet(req, sock_state(server)->packet,
-					  packet->size, packet->truncated);
-	if (r < 0)
-		ss_request_drop(req);
-	else
-		*result = req;
-	return r;
 }
 
 /* What listens at every address has many, and one port. */
@@ -209,13 +296,14 @@ static bool is_address_of(const struct ss_listener *listener,
 			  const struct packet *packet)
 {
 	const struct ss_address *own = ss_listener_address(listener);
-	if (packet->from.len <= sizeof(sa_family_t) ||
-	    ss_address_port(&packet->from) != ss_address_port(own))
+	if (packet->from->len <= sizeof(sa_family_t) ||
+	    ss_address_port(packet->from) != ss_address_port(own))
 		return false;
 	if (!sock_is_wildcard(own))
-		return ss_address_equal(&packet->from, own);
+		return ss_address_equal(packet->from, own);
 	return packet->looped ||
-	       ss_address_equal(&packet->from, &packet->local);
+	       (packet->destination_len &&
+		ss_address_equal(packet->from, &packet->local));
 }
 
 /*
@@ -231,37 +319,60 @@ static bool from_ourselves(const struct ss_server *server,
 	return false;
 }
 
+static int make_request(struct ss_server *server, struct ss_listener *listener,
+			const struct packet *packet, struct ss_request **result)
+{
+	struct ss_request *req;
+	int r = ss_request_new(server, listener, sizeof(struct dgram), &req);
+	if (r < 0)
+		return r;
+	struct dgram *dgram = ss_request_space(req);
+	dgram->source.fd = ss_listener_fd(listener);
+	dgram->source.flags = SS_SOURCE_DGRAM;
+	ss_channel_push(req, &dgram->channel, &dgram_ops);
+	ss_request_set_source(req, &dgram->source);
+	if (packet->destination_len) {
+		dgram->destination_len = packet->destination_len;
+		dgram->destination = packet->destination;
+		r = ss_request_set_local(req, &packet->local);
+	}
+	if (r >= 0 && packet->from->len)
+		r = ss_request_set_peer(req, packet->from);
+	if (r >= 0)
+		r = ss_request_set_packet(req, packet->bytes, packet->size,
+					  packet->truncated);
+	if (r < 0)
+		ss_request_drop(req);
+	else
+		*result = req;
+	return r;
+}
+
 int dgram_get_request(struct ss_server *server, struct ss_listener *listener,
 		      struct ss_request **req)
 {
-	struct sock_state *state = sock_state(server);
-	struct packet packet = { .local = *ss_listener_address(listener) };
-	struct destination control;
-	struct iovec iov = { state->packet,
-			     (size_t)state->options.max_packet_size };
-	struct msghdr msg = {
-		.msg_name = &packet.from.u,
-		.msg_namelen = sizeof(packet.from.u),
-		.msg_iov = &iov,
-		.msg_iovlen = 1,
-	};
-	/* Not for Unix sockets, where descriptors would come that way. */
-	if (packet.local.u.sa.sa_family != AF_UNIX) {
-		msg.msg_control = &control;
-		msg.msg_controllen = sizeof(control);
-	}
-	ssize_t n = sys_recvmsg(ss_listener_fd(listener), &msg, MSG_DONTWAIT);
-	if (n == -1)
-		return -errno;
-	packet.from.len = msg.msg_namelen;
-	packet.size = (size_t)n;
-	packet.truncated = msg.msg_flags & MSG_TRUNC;
-	int r = make_request(server, listener, &msg, &packet, req);
-	if (r < 0 || !from_ourselves(server, &packet))
-		return r;
-	ss_request_drop(*req);
-	ss_log(server, SS_LOG_DEBUG, 0,
-	       "a packet from our own address was "
-	       "dropped");
-	return -ECONNABORTED;
+	struct inbox *inbox = sock_state(server)->inbox;
+	int i = next_packet(server, inbox, listener);
+	if (i < 0)
+		return i;
+	struct slot *slot = &inbox->slots[i];
+	struct msghdr *msg = &inbox->packets[i].msg;
+	slot->from.len = msg->msg_namelen;
+	struct packet packet;
+	packet.from = &slot->from;
+	packet.bytes = slot->iov.iov_base;
+	packet.size = inbox->packets[i].size;
+	packet.truncated = msg->msg_flags & MSG_TRUNC;
+	packet.looped = false;
+	packet.destination_len = 0;
+	keep_destination(&packet, msg, listener);
+	int r = -ECONNABORTED;
+	if (!from_ourselves(server, &packet))
+		r = make_request(server, listener, &packet, req);
+	else
+		ss_log(server, SS_LOG_DEBUG, 0,
+		       "a packet from our own address was "
+		       "dropped");
+	empty(inbox, i);
+	return r;
 }

@@ -64,13 +64,13 @@ int sock_init(struct ss_server *server, const void *options)
 		o->max_packet_size = PACKET_SIZE;
 	if (is_stream(server))
 		return 0;
-	state->packet = sys_malloc((size_t)o->max_packet_size);
-	return state->packet ? 0 : -ENOMEM;
+	state->inbox = dgram_inbox_new(server, (size_t)o->max_packet_size);
+	return state->inbox ? 0 : -ENOMEM;
 }
 
 void sock_fini(struct ss_server *server)
 {
-	sys_free(sock_state(server)->packet);
+	sys_free(sock_state(server)->inbox);
 }
 
 /* ---- options --------------------------------------------------------------*/

@@ -10,7 +10,7 @@
 
 struct sock_state {
 	struct ss_socket_options options;
-	unsigned char *packet; /* datagrams: room for one */
+	struct inbox *inbox; /* datagrams: those that have arrived */
 };
 
 struct sock_state *sock_state(const struct ss_server *server);
@@ -27,6 +27,7 @@ int sock_server_bind(struct ss_server *server);
 int sock_server_activate(struct ss_server *server);
 int sock_get_request(struct ss_server *server, struct ss_listener *listener,
 		     struct ss_request **req);
+struct inbox *dgram_inbox_new(struct ss_server *server, size_t size);
 int dgram_get_request(struct ss_server *server, struct ss_listener *listener,
 		      struct ss_request **req);
 
