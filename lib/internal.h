@@ -465,6 +465,8 @@ int channel_shutdown(struct ss_channel *channel, int how,
 
 /* stream.c */
 void stream_free(struct ss_request *req);
+/* The same of one that may be a spare: a datagram's may be used again. */
+void stream_end(struct ss_request *req);
 void buffers_free(struct ss_server *server);
 size_t stream_buffered(const struct ss_request *req);
 int stream_wait(struct ss_request *req, const struct ss_block *block);

@@ -39,18 +39,19 @@ static bool keep_spare(struct ss_server *server, struct ss_request *req)
 
 struct ss_request *request_alloc(struct ss_server *server, size_t space)
 {
-	size_t extra = server->request_states + space;
 	struct ss_request *req = take_spare(server, space);
-	bool spare = req;
-	if (spare)
+	struct rare *rare = req ? req->rare : NULL;
+	struct buffer *in = req ? req->in : NULL, *out = req ? req->out : NULL;
+	if (req)
 		space = req->space;
 	else
-		req = sys_malloc(sizeof(*req) + extra);
+		req = sys_malloc(sizeof(*req) + server->request_states + space);
 	if (!req)
 		return NULL;
-	struct rare *kept = spare ? req->rare : NULL;
 	memset(req, 0, sizeof(*req) + server->request_states + space);
-	req->rare = kept;
+	req->rare = rare;
+	req->in = in;
+	req->out = out;
 	req->server = server;
 	req->space = (uint32_t)space;
 	req->deadline = SS_NONE;
@@ -240,15 +241,12 @@ void ss_request_run(struct ss_request *req)
 
 /* ---- end ------------------------------------------------------------------*/
 
-static void release_parts(struct ss_request *req)
+/* Its server may be gone. */
+static void free_memory(struct ss_request *req)
 {
-	stream_free(req);
+	sys_free(req->in);
+	sys_free(req->out);
 	sys_free(req->state);
-}
-
-static void request_free(struct ss_request *req)
-{
-	release_parts(req);
 	sys_free(req->rare);
 	sys_free(req);
 }
@@ -256,7 +254,7 @@ static void request_free(struct ss_request *req)
 void ss_request_drop(struct ss_request *req)
 {
 	channels_close(req);
-	request_free(req);
+	free_memory(req);
 }
 
 void requests_free_spares(struct ss_server *server)
@@ -264,8 +262,7 @@ void requests_free_spares(struct ss_server *server)
 	while (server->spares) {
 		struct ss_request *req = server->spares;
 		server->spares = req->queue_next;
-		sys_free(req->rare);
-		sys_free(req);
+		free_memory(req);
 	}
 }
 
@@ -281,7 +278,9 @@ void ss_request_end(struct ss_request *req, int status)
 	struct ss_server *server = req->server;
 	self(server)->end_request(server, req, status);
 	count(&server->slot->ended);
-	release_parts(req);
+	stream_end(req);
+	sys_free(req->state);
+	req->state = NULL;
 	pthread_mutex_lock(&server->lock);
 	bool on_loop =
 		server->owned && pthread_equal(server->owner, pthread_self());
@@ -303,10 +302,8 @@ void ss_request_end(struct ss_request *req, int status)
 		ss_turn_now(server);
 	bool spare = keep_spare(server, req);
 	pthread_mutex_unlock(&server->lock);
-	if (!spare) {
-		sys_free(req->rare);
-		sys_free(req);
-	}
+	if (!spare)
+		free_memory(req);
 }
 
 void request_release(struct ss_request *req)
@@ -318,10 +315,8 @@ void request_release(struct ss_request *req)
 		rare_reset(req->rare);
 	bool spare = keep_spare(server, req);
 	pthread_mutex_unlock(&server->lock);
-	if (!spare) {
-		sys_free(req->rare);
-		sys_free(req);
-	}
+	if (!spare)
+		free_memory(req);
 }
 
 /* Turned away before it was served; where it was accepted. */

@@ -105,6 +105,29 @@ void stream_free(struct ss_request *req)
 	req->in = req->out = NULL;
 }
 
+/* Small ones stay with an ended request, for the next that it will be. */
+static void keep_buffer(struct buffer **buffer)
+{
+	struct buffer *b = *buffer;
+	if (!b)
+		return;
+	b->head = b->tail = 0;
+	if (b->room <= RBUF)
+		return;
+	sys_free(b);
+	*buffer = NULL;
+}
+
+void stream_end(struct ss_request *req)
+{
+	if (!req->dgram) {
+		stream_free(req);
+		return;
+	}
+	keep_buffer(&req->in);
+	keep_buffer(&req->out);
+}
+
 size_t stream_buffered(const struct ss_request *req)
 {
 	return req->in ? req->in->tail - req->in->head : 0;
