@@ -201,6 +201,9 @@ int accept_from(struct ss_server *server, struct ss_listener *listener,
 	for (int strikes = 0; taken < budget && strikes < STRIKES;) {
 		if (!may_take(server))
 			return taken;
+		/* Where handlers do not run meanwhile, all at one time. */
+		if (!taken || !(server->flags & SS_LAYER_PARKS))
+			server->taken_at = now(server);
 		struct ss_request *req = NULL;
 		int r = take_one(server, listener, &req);
 		if (r < 0) {
@@ -266,6 +269,7 @@ int ss_serve_fd(struct ss_server *server, int fd)
 		goto refused;
 	}
 	struct ss_request *req;
+	server->taken_at = now(server);
 	r = ss_request_accept(server, NULL, fd, SS_SOURCE_ADOPTED, &peer, &req);
 	if (r < 0)
 		return r;

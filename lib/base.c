@@ -94,6 +94,18 @@ static int handle(struct ss_server *server, struct ss_request *req)
 	}
 }
 
+/*
+ * Whether the reply may be left to ss_requests_reply, and what follows it, too:
+ * there is no stack any more on which another layer's could wait.
+ */
+static bool reply_later(const struct ss_server *server,
+			const struct ss_request *req)
+{
+	const struct ss_ops *ops = self(server);
+	return req->steps && ops->shutdown_request == linger_shutdown &&
+	       ops->close_request == linger_close && write_may_join(req);
+}
+
 /* From handle to the end; SS_AGAIN: it goes on here when there is input. */
 int base_resume(struct ss_server *server, struct ss_request *req)
 {
@@ -105,7 +117,9 @@ int base_resume(struct ss_server *server, struct ss_request *req)
 	req->phase = SS_PHASE_FINISH;
 	int finished = handler->finish ? handler->finish(req) : 0;
 	file_close(req);
-	write_finish(req);
+	req->replying = !r && !finished && reply_later(server, req);
+	if (!req->replying)
+		write_finish(req);
 	if (r < 0)
 		req->phase = SS_PHASE_HANDLE;
 	return r < 0 ? r : finished;

@@ -168,6 +168,7 @@ struct ss_server {
 	int next_listener; /* whose turn it is, for fairness */
 
 	/* accept.c: the serving thread */
+	int64_t taken_at; /* what is accepted now */
 	bool failing; /* it was said, and has not worked for a while since */
 	int64_t failed_at; /* the last time */
 	int backoff_ms;	   /* how long it rested; 0: not since it worked */
@@ -417,6 +418,7 @@ struct ss_request {
 	bool eof, eof_told;
 	bool resumed;	      /* the deadline is set for the next read */
 	bool steps;	      /* ss_request_step: its stack is given back */
+	bool replying;	      /* ss_request_step: its reply is left to send */
 	unsigned char streak; /* calls that did not wait, one after another */
 	bool registered, running;
 	bool on_loop;	   /* on the serving thread, and nothing beside it */
@@ -485,6 +487,10 @@ void stream_rest(struct ss_request *req);
 
 /* write.c */
 int write_finish(struct ss_request *req);
+/* Whether write_finish is to send a datagram that may go along with others. */
+bool write_may_join(const struct ss_request *req);
+/* Sends those; how many went, from the first on. */
+int write_together(struct ss_request *const *reqs, int n);
 
 /* file.c */
 void file_close(struct ss_request *req);

@@ -67,7 +67,7 @@ int request_new(struct ss_server *server, struct ss_listener *listener,
 	req->listener = listener;
 	req->id = atomic_fetch_add(&server->page->next_id, 1);
 	req->handler = server->config.handler;
-	req->accepted_at = now(server);
+	req->accepted_at = server->taken_at;
 	timeout_merge(req);
 	*result = req;
 	return 0;
@@ -209,8 +209,11 @@ static int step_aside(struct ss_request *req)
 int ss_request_step(struct ss_request *req)
 {
 	struct ss_server *server = req->server;
-	int r;
-	if (req->steps) {
+	int r = 0;
+	if (req->replying) {
+		req->replying = false;
+		write_finish(req);
+	} else if (req->steps) {
 		r = base_resume(server, req);
 	} else {
 		begin_running(req);
@@ -219,8 +222,18 @@ int ss_request_step(struct ss_request *req)
 	}
 	if (r == SS_AGAIN)
 		return step_aside(req);
+	if (req->replying)
+		return SS_REPLY;
 	ss_request_end(req, conclude(req, r));
 	return 0;
+}
+
+int ss_requests_reply(struct ss_request *const *reqs, int n)
+{
+	int sent = write_together(reqs, n);
+	for (int i = 0; i < sent; i++)
+		ss_request_end(reqs[i], conclude(reqs[i], 0));
+	return sent;
 }
 
 bool ss_request_defer(struct ss_request *req)
@@ -406,10 +419,10 @@ void ss_request_set_pid(struct ss_request *req, pid_t pid)
 
 /* ---- addresses ------------------------------------------------------------*/
 
-/* Bytes of the compact form; 0: it has none. */
-static socklen_t compact_length(const struct compact *compact)
+/* Bytes of a family's compact form; 0: it has none. */
+static socklen_t compact_length(sa_family_t family)
 {
-	switch (((const struct sockaddr *)compact->bytes)->sa_family) {
+	switch (family) {
 	case AF_INET:
 		return sizeof(struct sockaddr_in);
 	case AF_INET6:
@@ -421,19 +434,33 @@ static socklen_t compact_length(const struct compact *compact)
 	}
 }
 
+static sa_family_t family_of(const struct compact *compact)
+{
+	return ((const struct sockaddr *)compact->bytes)->sa_family;
+}
+
+/* Inlined for most of them. */
+static void copy_compact(void *to, const void *from, socklen_t len)
+{
+	if (len == sizeof(struct sockaddr_in))
+		memcpy(to, from, sizeof(struct sockaddr_in));
+	else
+		memcpy(to, from, len);
+}
+
 int ss_request_set_peer(struct ss_request *req, const struct ss_address *peer)
 {
-	struct compact compact = { { 0 } };
-	if (peer->len <= sizeof(compact.bytes))
-		memcpy(compact.bytes, &peer->u, peer->len);
-	bool far = compact_length(&compact) != peer->len;
-	struct rare *rare = far ? request_rare(req) : req->rare;
-	if (far && !rare)
+	bool near =
+		peer->len && compact_length(peer->u.sa.sa_family) == peer->len;
+	struct rare *rare = near ? req->rare : request_rare(req);
+	if (!near && !rare)
 		return -ENOMEM;
 	/* Nobody else knows one that is only being made. */
 	if (req->registered)
 		pthread_mutex_lock(&req->server->lock);
-	req->peer = compact;
+	req->peer = (struct compact){ { 0 } };
+	if (near)
+		copy_compact(req->peer.bytes, &peer->u, peer->len);
 	if (rare)
 		rare->peer = *peer;
 	if (req->registered)
@@ -470,10 +497,10 @@ int ss_request_peer(struct ss_request *req, struct ss_address *address)
 		return 0;
 	}
 	memset(address, 0, sizeof(*address));
-	address->len = compact_length(&req->peer);
+	address->len = compact_length(family_of(&req->peer));
 	if (!address->len)
 		return ask_peer(req, address);
-	memcpy(&address->u, req->peer.bytes, address->len);
+	copy_compact(&address->u, req->peer.bytes, address->len);
 	return 0;
 }
 

@@ -124,12 +124,15 @@ ssize_t sys_do_send_file(int to, int from, off_t *offset, size_t n)
 #endif
 }
 
+#ifdef SS_LINUX
+_Static_assert(sizeof(struct sys_packet) == sizeof(struct mmsghdr),
+	       "they are one");
+#endif
+
 /* Datagrams that are there, at most n; elsewhere than on Linux one. */
 int sys_do_recv_packets(int fd, struct sys_packet *packets, int n)
 {
 #ifdef SS_LINUX
-	_Static_assert(sizeof(*packets) == sizeof(struct mmsghdr),
-		       "they are one");
 	return recvmmsg(fd, (struct mmsghdr *)packets, (unsigned)n,
 			MSG_DONTWAIT, NULL);
 #else
@@ -137,6 +140,18 @@ int sys_do_recv_packets(int fd, struct sys_packet *packets, int n)
 	ssize_t size = recvmsg(fd, &packets->msg, MSG_DONTWAIT);
 	packets->size = (unsigned)size;
 	return size == -1 ? -1 : 1;
+#endif
+}
+
+/* How many of them went; the same. */
+int sys_do_send_packets(int fd, struct sys_packet *packets, int n)
+{
+	const int flags = MSG_DONTWAIT | MSG_NOSIGNAL;
+#ifdef SS_LINUX
+	return sendmmsg(fd, (struct mmsghdr *)packets, (unsigned)n, flags);
+#else
+	(void)n;
+	return sendmsg(fd, &packets->msg, flags) == -1 ? -1 : 1;
 #endif
 }
 

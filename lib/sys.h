@@ -65,6 +65,8 @@ struct sys_packet {
 	  (to, from, offset, n))                                               \
 	X(int, recv_packets, (int fd, struct sys_packet *packets, int n),      \
 	  (fd, packets, n))                                                    \
+	X(int, send_packets, (int fd, struct sys_packet *packets, int n),      \
+	  (fd, packets, n))                                                    \
 	X(int, nonblock, (int fd), (fd))                                       \
 	X(int, cloexec, (int fd), (fd))                                        \
 	X(int64_t, now_ms, (void), ())                                         \

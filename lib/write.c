@@ -186,6 +186,32 @@ int write_finish(struct ss_request *req)
 	return ss_flush(req);
 }
 
+bool write_may_join(const struct ss_request *req)
+{
+	return req->dgram && (held(req) || req->reply_wanted) &&
+	       req->top->ops->write_each;
+}
+
+int write_together(struct ss_request *const *reqs, int n)
+{
+	struct ss_channel *channels[SS_REPLIES_MAX];
+	struct iovec iov[SS_REPLIES_MAX];
+	int sent = 0, r = 1;
+	for (int i = 0; i < n; i++) {
+		struct buffer *out = reqs[i]->out;
+		channels[i] = reqs[i]->top;
+		iov[i] =
+			(struct iovec){ out ? out->data : NULL, held(reqs[i]) };
+	}
+	while (sent < n && r > 0) {
+		r = channels[sent]->ops->write_each(channels + sent, iov + sent,
+						    n - sent);
+		for (int end = r > 0 ? sent + r : sent; sent < end; sent++)
+			note_output(reqs[sent], iov[sent].iov_len);
+	}
+	return sent;
+}
+
 /* What goes without waiting, and the same in bytes; -EAGAIN: nothing. */
 static ssize_t push_now(struct ss_request *req, const void *buf, size_t n)
 {
@@ -277,10 +303,13 @@ ssize_t ss_writev(struct ss_request *req, const struct iovec *iov, int count)
 ssize_t ss_write(struct ss_request *req, const void *buf, size_t n)
 {
 	struct iovec iov = { (void *)buf, n };
-	if (req->dgram || write_room(req) || !n || n > SSIZE_MAX)
+	bool dgram = req->dgram;
+	if (n > SSIZE_MAX || (!dgram && (!n || write_room(req))))
 		return ss_writev(req, &iov, 1);
-	/* Nothing to collect. */
 	req->sent = 0;
+	if (dgram)
+		return write_packet(req, &iov, 1, n);
+	/* Nothing to collect. */
 	req->midway = false;
 	int r = push_one(req, iov, &req->sent);
 	return r < 0 ? r : (ssize_t)n;

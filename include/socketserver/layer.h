@@ -57,6 +57,8 @@ struct ss_block {
 
 /* ---- channels: the bytes below the stream ---------------------------------*/
 
+enum { SS_REPLIES_MAX = 16 };
+
 /*
  * One element of the stack below a stream, the socket at the bottom.  None of
  * them waits: where a call would, it fills in *block and answers -EAGAIN.
@@ -82,6 +84,13 @@ struct ss_channel_ops {
 	ssize_t (*send_to)(struct ss_channel *channel, const void *buf,
 			   size_t n, const struct ss_address *to,
 			   struct ss_block *block);
+	/*
+	 * A datagram of each of n channels (SS_REPLIES_MAX) that have this
+	 * operation at their top, for who need not hear of it: how many were
+	 * taken, from the first on; where that is not one, -errno.
+	 */
+	int (*write_each)(struct ss_channel *const *channels,
+			  const struct iovec *iov, int n);
 	/* Releases what it holds; `next` is closed after it, by the library. */
 	void (*close)(struct ss_channel *channel);
 };
@@ -419,8 +428,18 @@ SS_API int ss_request_finish(struct ss_request *req);
  * nothing to do until its source is readable or ss_request_deadline has come:
  * then it is to be called again, by the same thread.  So, too, when
  * ss_request_ending tells of something.  0: it has ended and is gone.
+ * SS_REPLY: all that is left is to send a datagram's reply, with others:
+ * ss_requests_reply.
  */
+#define SS_REPLY 0x53535250
 SS_API int ss_request_step(struct ss_request *req);
+/*
+ * Of n requests, at most SS_REPLIES_MAX, whose step has said SS_REPLY, on its
+ * thread and soon after it: how many have been sent and are gone, from the
+ * first on.  The others are to be stepped again, and then wait by themselves
+ * for what kept them.
+ */
+SS_API int ss_requests_reply(struct ss_request *const *reqs, int n);
 /* Whether its first step may wait for the same: its client speaks first. */
 SS_API bool ss_request_defer(struct ss_request *req);
 /* What its end, or the server's, makes of its waits: as `wait` says; 0. */

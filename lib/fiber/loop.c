@@ -95,6 +95,36 @@ static char *take_stack(struct fiber_loop *loop)
 	return base ? base : stacks_take(loop->stacks);
 }
 
+/* Who cannot be sent along with the others waits for that on a stack. */
+static void send_replies(struct fiber_loop *loop)
+{
+	int n = loop->reply_count;
+	if (!n)
+		return;
+	loop->reply_count = 0;
+	for (int i = ss_requests_reply(loop->replies, n); i < n; i++)
+		queue_start(loop, loop->replies[i]);
+}
+
+/* Those of a round leave together, but not later for handlers that take their
+ * time. */
+static void keep_reply(struct fiber_loop *loop, struct ss_request *req)
+{
+	fiber_task(loop, req)->state = TASK_REPLY;
+	loop->replies[loop->reply_count++] = req;
+}
+
+static void look_at_replies(struct fiber_loop *loop)
+{
+	if (!loop->reply_count)
+		return;
+	int64_t now = ss_now(loop->server);
+	if (loop->reply_count < SS_REPLIES_MAX && now == loop->replied_at)
+		return;
+	loop->replied_at = now;
+	send_replies(loop);
+}
+
 static void resume(struct fiber_loop *loop, struct fiber *fiber)
 {
 #ifndef NDEBUG
@@ -111,6 +141,7 @@ static void resume(struct fiber_loop *loop, struct fiber *fiber)
 		return;
 	loop->done = NULL;
 	give_stack(loop, done->base);
+	look_at_replies(loop);
 }
 
 static void leave_fiber(struct fiber *fiber)
@@ -210,13 +241,20 @@ static void begin(struct fiber_loop *loop, struct ss_request *req)
 
 /* ---- a fiber's life -------------------------------------------------------*/
 
+static void step(struct fiber_loop *loop, struct ss_request *req)
+{
+	int r = ss_request_step(req);
+	if (r == SS_AGAIN)
+		set_aside(loop, req, false);
+	else if (r == SS_REPLY)
+		keep_reply(loop, req);
+}
+
 static void live(void *arg)
 {
 	struct fiber *fiber = arg;
 	struct fiber_loop *loop = fiber->loop;
-	struct ss_request *req = fiber->req;
-	if (ss_request_step(req) == SS_AGAIN)
-		set_aside(loop, req, false);
+	step(loop, fiber->req);
 	loop->done = fiber;
 	context_exit(&fiber->context, &loop->context);
 }
@@ -254,7 +292,8 @@ static bool start(struct fiber_loop *loop, struct ss_request *req)
 		return false;
 	task->state = TASK_FIBER;
 	task->fiber = NULL;
-	ss_request_step(req);
+	step(loop, req);
+	look_at_replies(loop);
 	return true;
 }
 
@@ -336,6 +375,7 @@ static void run_all(struct fiber_loop *loop)
 {
 	run_ready(loop);
 	run_starting(loop);
+	send_replies(loop);
 }
 
 /* On the program's own thread, which has other things to do too. */

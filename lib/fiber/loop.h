@@ -25,6 +25,7 @@ enum task_state {
 	TASK_ASIDE,  /* waits without a stack */
 	TASK_QUEUED, /* is about to be given one */
 	TASK_FIBER,  /* has one */
+	TASK_REPLY,  /* has had one: its reply is left */
 };
 
 enum task_mail { MAIL_NONE, MAIL_POSTED, MAIL_REFUSED };
@@ -80,6 +81,9 @@ struct fiber_loop {
 	int64_t starved_until; /* no memory for a stack; 0 */
 	stack_t alternate; /* from where an overflow is told; of ss_sp NULL it
 			      is not */
+	struct ss_request *replies[SS_REPLIES_MAX];
+	int reply_count;
+	int64_t replied_at; /* when there were enough of them, or it was late */
 
 	/* For other threads. */
 	pthread_mutex_t lock;

@@ -110,8 +110,46 @@ static ssize_t dgram_send_to(struct ss_channel *channel, const void *buf,
 	return send_to((struct dgram *)channel, &iov, 1, to, false, block);
 }
 
+/* One of several, whose peer's address is copied to `to`. */
+static struct msghdr message(struct dgram *dgram, const struct iovec *iov,
+			     struct ss_address *to)
+{
+	ss_request_peer(dgram->channel.req, to);
+	size_t control_len = dgram->destination_len;
+	return (struct msghdr){
+		.msg_name = &to->u.sa,
+		.msg_namelen = to->len,
+		.msg_iov = (struct iovec *)iov,
+		.msg_iovlen = 1,
+		.msg_control = control_len ? &dgram->destination : NULL,
+		.msg_controllen = control_len,
+	};
+}
+
+/* As many of them as leave through the same socket. */
+static int dgram_write_each(struct ss_channel *const *channels,
+			    const struct iovec *iov, int n)
+{
+	struct ss_address to[SS_REPLIES_MAX];
+	struct sys_packet packets[SS_REPLIES_MAX];
+	int fd = ((struct dgram *)channels[0])->source.fd, count = 0;
+	while (count < n) {
+		struct dgram *dgram = (struct dgram *)channels[count];
+		packets[count].msg = message(dgram, &iov[count], &to[count]);
+		if (dgram->source.fd != fd ||
+		    to[count].len <= sizeof(sa_family_t))
+			break;
+		count++;
+	}
+	if (!count)
+		return -ENOTCONN;
+	int r = sys_send_packets(fd, packets, count);
+	return r == -1 ? -errno : r;
+}
+
 static const struct ss_channel_ops dgram_ops = {
 	.writev = dgram_writev,
+	.write_each = dgram_write_each,
 	.send_to = dgram_send_to,
 };
 
