@@ -847,6 +847,268 @@ START_TEST(clients_that_read_late_get_what_waited)
 }
 END_TEST
 
+/* ---- several at a time ----------------------------------------------------*/
+
+enum { AT_ONCE = 40 };
+
+/* Of this process's server. */
+static struct {
+	int receives, most_received, sends, most_sent;
+	int left;  /* of the next sends, what the kernel takes; -1: all */
+	int error; /* what it says then */
+} calls;
+
+static int counting_recv_packets(int fd, struct sys_packet *packets, int n)
+{
+	int r = real.recv_packets(fd, packets, n);
+	calls.receives++;
+	if (r > calls.most_received)
+		calls.most_received = r;
+	return r;
+}
+
+static int counting_send_packets(int fd, struct sys_packet *packets, int n)
+{
+	calls.sends++;
+	if (!calls.left) {
+		errno = calls.error;
+		return -1;
+	}
+	if (calls.left > 0 && n > calls.left)
+		n = calls.left;
+	int r = real.send_packets(fd, packets, n);
+	if (r > 0 && calls.left > 0)
+		calls.left -= r;
+	if (r > calls.most_sent)
+		calls.most_sent = r;
+	return r;
+}
+
+static void count_calls(int left, int error)
+{
+	memset(&calls, 0, sizeof(calls));
+	calls.left = left;
+	calls.error = error;
+	sys_table.recv_packets = counting_recv_packets;
+	sys_table.send_packets = counting_send_packets;
+}
+
+/* So many packets wait before the server first looks. */
+static int send_ahead(struct ss_server *server, const char *url)
+{
+	int fd = dial(url);
+	for (int i = 0; i < AT_ONCE; i++) {
+		char text[16];
+		snprintf(text, sizeof(text), "%d", i);
+		send_text(fd, text);
+	}
+	await_client(server);
+	return fd;
+}
+
+static void expect_all(int fd)
+{
+	bool came[AT_ONCE] = { false };
+	for (int i = 0; i < AT_ONCE; i++) {
+		char text[16];
+		ssize_t n = recv_within(fd, text, sizeof(text) - 1, 5000);
+		ck_assert_int_gt(n, 0);
+		text[n] = '\0';
+		int number = (int)strtol(text, NULL, 10);
+		ck_assert(!came[number]);
+		came[number] = true;
+	}
+	expect_end(fd);
+}
+
+static struct ss_server *bound(const struct ss_config *config, char *url)
+{
+	struct ss_server *server = made(config);
+	ck_assert_ptr_nonnull(ss_server_url(server, 0, url, SS_ADDRESS_TEXT));
+	return server;
+}
+
+static void turn_until(struct ss_server *server, unsigned long long ended)
+{
+	struct ss_stats stats;
+	int64_t give_up = clock_ms() + 5000;
+	do {
+		ck_assert_int_lt(clock_ms(), give_up);
+		ck_assert_int_ge(ss_server_turn(server, clock_ms() + 100), 0);
+		ss_server_stats(server, &stats);
+	} while (stats.ended < ended);
+}
+
+static void close_and_free(struct ss_server *server)
+{
+	ck_assert_int_eq(ss_server_close(server), 0);
+	ck_assert_int_eq(ss_server_free(server), 0);
+}
+
+static const struct ss_fiber_options one_loop = { .loops = 1 };
+
+static struct ss_config fibers(void)
+{
+	struct ss_config config = config_of(&models[0], udp, &echoing);
+	config.mixins[0] = (struct ss_use){ &ss_fiber_mixin, &one_loop };
+	return config;
+}
+
+START_TEST(fibers_take_and_answer_many_at_once)
+{
+	struct ss_config config = fibers();
+	char url[SS_ADDRESS_TEXT];
+	count_calls(-1, 0);
+	struct ss_server *server = bound(&config, url);
+	int fd = send_ahead(server, url);
+	turn_until(server, AT_ONCE);
+	expect_all(fd);
+#ifdef SS_LINUX
+	ck_assert_int_gt(calls.most_received, 8);
+	ck_assert_int_gt(calls.most_sent, 8);
+	ck_assert_int_lt(calls.receives, AT_ONCE / 2);
+	ck_assert_int_lt(calls.sends, AT_ONCE / 2);
+#endif
+	close(fd);
+	close_and_free(server);
+}
+END_TEST
+
+/* Wherever in the row it happens, the others are sent all the same. */
+START_TEST(replies_that_cannot_leave_together_leave_alone)
+{
+	static const int errors[] = { EAGAIN, ECONNREFUSED, EPERM, ENOBUFS,
+				      EINTR };
+	for (size_t i = 0; i < sizeof(errors) / sizeof(*errors); i++) {
+		struct ss_config config = fibers();
+		char url[SS_ADDRESS_TEXT];
+		count_calls(_i, errors[i]);
+		struct ss_server *server = bound(&config, url);
+		int fd = send_ahead(server, url);
+		turn_until(server, AT_ONCE);
+		expect_all(fd);
+		close(fd);
+		close_and_free(server);
+	}
+}
+END_TEST
+
+/* What was read ahead waits for the gate as what was not, and is served when
+ * nobody sends any more. */
+static int note_and_hold(struct ss_request *req)
+{
+	ss_hold(ss_request_server(req), SS_HOLD_USER);
+	return note(req);
+}
+
+static const struct ss_handler holding = { .name = "hold",
+					   .handle = note_and_hold };
+
+START_TEST(packets_read_ahead_wait_for_the_gate)
+{
+	struct ss_config config = config_of(&models[0], udp, &holding);
+	char url[SS_ADDRESS_TEXT];
+	struct ss_server *server = bound(&config, url);
+	int fd = send_ahead(server, url);
+	for (int i = 0; i < AT_ONCE; i++) {
+		ss_release(server, SS_HOLD_USER);
+		turn_until(server, (unsigned)i + 1);
+		ck_assert_int_eq(ss_server_turn(server, 0), 0);
+		ck_assert_int_eq(atomic_load(&tape->count), i + 1);
+	}
+	close(fd);
+	close_and_free(server);
+}
+END_TEST
+
+START_TEST(packets_that_came_behind_the_gate_are_served)
+{
+	struct ss_config config = config_of(&models[0], udp, &echoing);
+	char url[SS_ADDRESS_TEXT];
+	struct ss_server *server = bound(&config, url);
+	ck_assert_int_eq(ss_server_turn(server, 0), 0);
+	ss_hold(server, SS_HOLD_USER);
+	int fd = send_ahead(server, url);
+	ck_assert_int_eq(ss_server_turn(server, 0), 0);
+	ss_release(server, SS_HOLD_USER);
+	turn_until(server, AT_ONCE);
+	expect_all(fd);
+	close(fd);
+	close_and_free(server);
+}
+END_TEST
+
+static int note_and_stop(struct ss_request *req)
+{
+	if (!atomic_load(&tape->count))
+		ss_shutdown(ss_request_server(req));
+	return note(req);
+}
+
+static const struct ss_handler stopping = { .name = "stop",
+					    .handle = note_and_stop };
+
+START_TEST(packets_read_ahead_are_served_by_a_closing_server)
+{
+	struct ss_config config = config_of(&models[0], udp, &stopping);
+	char url[SS_ADDRESS_TEXT];
+	struct ss_server *server = bound(&config, url);
+	int fd = send_ahead(server, url);
+	ck_assert_int_eq(ss_serve_forever(server), 0);
+	ck_assert_int_eq(atomic_load(&tape->count), 1);
+	ck_assert_int_eq(ss_server_close(server), 0);
+	ck_assert_int_eq(atomic_load(&tape->count), AT_ONCE);
+	ck_assert_int_eq(ss_server_free(server), 0);
+	close(fd);
+}
+END_TEST
+
+/* Each listener's packets are answered by itself. */
+START_TEST(listeners_are_read_in_turn)
+{
+	struct ss_config config = config_of(&models[0], udp, &obedient);
+	config.addresses[0] = "udp://127.0.0.1:0";
+	config.addresses[1] = "udp://127.0.0.1:0";
+	struct served served;
+	char other[SS_ADDRESS_TEXT];
+	served_start(&served, &config);
+	ss_server_url(served.server, 1, other, sizeof(other));
+	int fds[] = { dial(served.url), dial(other) };
+	for (int i = 0; i < AT_ONCE; i++)
+		for (int k = 0; k < 2; k++)
+			tell(fds[k], "local");
+	for (int i = 0; i < AT_ONCE; i++) {
+		expect_packet(fds[0], strchr(served.url, '/') + 2);
+		expect_packet(fds[1], strchr(other, '/') + 2);
+	}
+	close(fds[0]);
+	close(fds[1]);
+	served_stop(&served);
+}
+END_TEST
+
+/* A socket that others have too: what is read there is theirs no more. */
+START_TEST(adopted_sockets_are_read_one_by_one)
+{
+	int own = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	struct sockaddr_in in = { .sin_family = AF_INET,
+				  .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	ck_assert_int_eq(bind(own, (struct sockaddr *)&in, sizeof(in)), 0);
+	char address[32], url[SS_ADDRESS_TEXT];
+	snprintf(address, sizeof(address), "fd:%d", own);
+	struct ss_config config = config_of(&models[0], udp, &echoing);
+	config.addresses[0] = address;
+	count_calls(-1, 0);
+	struct ss_server *server = bound(&config, url);
+	int fd = send_ahead(server, url);
+	turn_until(server, AT_ONCE);
+	ck_assert_int_eq(calls.most_received, 1);
+	expect_all(fd);
+	close(fd);
+	close_and_free(server);
+}
+END_TEST
+
 /* ---- the suite ------------------------------------------------------------*/
 
 static TCase *new_case(Suite *suite, const char *name)
@@ -914,6 +1176,20 @@ static void add_lost(Suite *suite)
 	tcase_add_test(tcase, clients_that_read_late_get_what_waited);
 }
 
+static void add_several(Suite *suite)
+{
+	TCase *tcase = new_case(suite, "several");
+	tcase_add_test(tcase, fibers_take_and_answer_many_at_once);
+	tcase_add_loop_test(
+		tcase, replies_that_cannot_leave_together_leave_alone, 0, 18);
+	tcase_add_test(tcase, packets_read_ahead_wait_for_the_gate);
+	tcase_add_test(tcase, packets_that_came_behind_the_gate_are_served);
+	tcase_add_test(tcase,
+		       packets_read_ahead_are_served_by_a_closing_server);
+	tcase_add_test(tcase, listeners_are_read_in_turn);
+	tcase_add_test(tcase, adopted_sockets_are_read_one_by_one);
+}
+
 Suite *t_udp(void)
 {
 	Suite *suite = suite_create("t_udp");
@@ -921,5 +1197,6 @@ Suite *t_udp(void)
 	add_replies(suite);
 	add_loops(suite);
 	add_lost(suite);
+	add_several(suite);
 	return suite;
 }
