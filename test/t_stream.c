@@ -2752,14 +2752,23 @@ END_TEST
 
 static bool blocked_once;
 
+static bool blocks_once(void)
+{
+	bool blocks = !blocked_once;
+	blocked_once = true;
+	errno = EAGAIN;
+	return blocks;
+}
+
 static ssize_t once_blocked_sendmsg(int fd, const struct msghdr *msg, int flags)
 {
-	if (!blocked_once) {
-		blocked_once = true;
-		errno = EAGAIN;
-		return -1;
-	}
-	return sendmsg(fd, msg, flags);
+	return blocks_once() ? -1 : sendmsg(fd, msg, flags);
+}
+
+static ssize_t once_blocked_sendto(int fd, const void *buf, size_t n, int flags,
+				   const struct sockaddr *sa, socklen_t len)
+{
+	return blocks_once() ? -1 : sendto(fd, buf, n, flags, sa, len);
 }
 
 static int answers_emptily(struct ss_request *req)
@@ -2778,9 +2787,11 @@ START_TEST(stream_empty_packets_survive_a_full_queue)
 	int fd = dial(ss_server_url(server, 0, url, sizeof(url)));
 	blocked_once = false;
 	sys_table.sendmsg = once_blocked_sendmsg;
+	sys_table.sendto = once_blocked_sendto;
 	send_text(fd, "a");
 	ck_assert_int_eq(ss_server_turn(server, clock_ms() + WAIT_MS), 1);
 	sys_table.sendmsg = sendmsg;
+	sys_table.sendto = sendto;
 	ck_assert(blocked_once);
 	ck_assert_int_eq(recv_within(fd, &byte, 1, 1000), 0);
 	close(fd);
