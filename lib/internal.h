@@ -197,6 +197,17 @@ struct ss_server {
 	int lent_count;
 };
 
+/* process.c: descriptors that a child leaves to its parent, closed in runs by
+ * few calls; leave_all comes last. */
+enum { LEAVING_MAX = 32 };
+struct leaving {
+	int count;
+	int fds[LEAVING_MAX]; /* in order */
+};
+void leave(struct leaving *leaving, int fd);
+void leave_end(struct leaving *leaving, int *fd); /* -1: there is none */
+void leave_all(struct leaving *leaving);
+
 /* layers.c */
 int layers_build(struct ss_server *server, const struct ss_config *config);
 int layers_init(struct ss_server *server);
@@ -222,7 +233,8 @@ void listeners_free(struct ss_server *server);
 /* stop.c */
 int stop_init(struct ss_server *server);
 void stop_fini(struct ss_server *server);
-void stop_after_fork(struct ss_server *server, bool own);
+void stop_after_fork(struct ss_server *server, bool own,
+		     struct leaving *leaving);
 int stop_pipes(struct ss_server *server);
 void stop_tell(int fd);
 size_t page_size(int slots);
@@ -251,7 +263,7 @@ int64_t stop_drain_deadline(struct ss_server *server);
 /* loop.c */
 int loop_init(struct ss_server *server);
 void loop_fini(struct ss_server *server);
-void loop_after_fork(struct ss_server *server);
+void loop_after_fork(struct ss_server *server, struct leaving *leaving);
 int loop_wait(struct ss_server *server, int64_t deadline);
 int loop_step(struct ss_server *server, int64_t deadline, int budget);
 void loop_listen(struct ss_server *server);

@@ -39,15 +39,15 @@ void loop_fini(struct ss_server *server)
 
 /* What the supervisor watches is nothing to its child; the listeners and the
  * wake pipe are closed with their own kind. */
-void loop_after_fork(struct ss_server *server)
+void loop_after_fork(struct ss_server *server, struct leaving *leaving)
 {
 	struct ss_poller *poller = &server->poller;
 	for (int i = 0; i < poller->watch_count; i++) {
 		const struct ss_watch *watch = poller->watches[i];
 		if (watch != &server->wake_watch && !listener_of(watch))
-			sys_close(watch->fd);
+			leave(leaving, watch->fd);
 	}
-	poller_fini(poller);
+	leave_end(leaving, &poller->epfd);
 }
 
 int ss_watch_add(struct ss_server *server, struct ss_watch *watch)

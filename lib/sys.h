@@ -17,6 +17,7 @@
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -69,8 +70,10 @@ struct sys_packet {
 	  (fd, packets, n))                                                    \
 	X(int, nonblock, (int fd), (fd))                                       \
 	X(int, cloexec, (int fd), (fd))                                        \
+	X(int, close_range, (int first, int last), (first, last))              \
 	X(int64_t, now_ms, (void), ())                                         \
-	X(int, processors, (void), ())
+	X(int, processors, (void), ())                                         \
+	X(bool, alone, (void), ())
 
 /* Calls that are called as they are. */
 #define SYS_PLAIN(X)                                                           \

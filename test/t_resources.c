@@ -308,7 +308,8 @@ START_TEST(everything_comes_back_from_the_queue)
 }
 END_TEST
 
-/* ---- ways to be without pidfds --------------------------------------------*/
+/* ---- ways to have children
+ * -------------------------------------------------*/
 
 static int no_pidfd(pid_t pid)
 {
@@ -327,7 +328,20 @@ static int late_pidfd(pid_t pid)
 	return -1;
 }
 
-enum { WAYS = 3 };
+/* The kernel cannot close several at once. */
+static int no_close_range(int first, int last)
+{
+	(void)first, (void)last;
+	errno = ENOSYS;
+	return -1;
+}
+
+static bool never_alone(void)
+{
+	return false;
+}
+
+enum { WAYS = 4 };
 
 static void watch_children_by(int way)
 {
@@ -335,9 +349,13 @@ static void watch_children_by(int way)
 		sys_table.pidfd_open = no_pidfd;
 	if (way == 2)
 		sys_table.pidfd_open = late_pidfd;
+	if (way == 3) {
+		sys_table.close_range = no_close_range;
+		sys_table.alone = never_alone;
+	}
 }
 
-START_TEST(everything_comes_back_without_pidfds)
+START_TEST(everything_comes_back_whatever_the_kernel_lacks)
 {
 	watch_children_by(_i);
 	struct ss_config config = counted(&models[2], &transports[0], &rich);
@@ -757,7 +775,8 @@ Suite *t_resources(void)
 			    model_count);
 	tcase_add_loop_test(tcase, everything_comes_back_from_the_queue, 1,
 			    model_count);
-	tcase_add_loop_test(tcase, everything_comes_back_without_pidfds, 1,
+	tcase_add_loop_test(tcase,
+			    everything_comes_back_whatever_the_kernel_lacks, 1,
 			    WAYS);
 
 	tcase = new_case(suite, "descriptors");

@@ -42,6 +42,7 @@ static const struct faults {
 	[CALL_send_file] = { .error = { EIO, ECONNRESET, EINTR } },
 	[CALL_nonblock] = { .error = { EBADF } },
 	[CALL_cloexec] = { .error = { EBADF } },
+	[CALL_close_range] = { .error = { ENOSYS, EPERM } },
 	[CALL_bind] = { .error = { EADDRINUSE, EACCES, ENOMEM } },
 	[CALL_listen] = { .error = { EADDRINUSE, ENOBUFS, EOPNOTSUPP } },
 	[CALL_connect] = { .error = { EACCES, EAGAIN, EINTR } },
