@@ -588,6 +588,44 @@ START_TEST(children_are_reaped_at_once_with_their_status)
 }
 END_TEST
 
+/* ---- 11: what they print --------------------------------------------------*/
+
+static FILE *book;
+
+static int print_in_book(struct ss_request *req)
+{
+	(void)req;
+	fputs("child\n", book);
+	return 0;
+}
+
+static int serve_with_print(struct ss_server *server)
+{
+	fputs("parent\n", book);
+	return ss_serve_forever(server);
+}
+
+START_TEST(children_print_what_is_theirs_once)
+{
+	static const struct ss_handler printer = { .handle = print_in_book,
+						   .speaks_first = true };
+	static const char expected[] = "parent\nchild\nchild\n";
+	char text[64] = "";
+	watch_children_by(_i);
+	ck_assert_ptr_nonnull(book = tmpfile());
+	struct ss_config config =
+		config_of(&models[2], &transports[0], &printer);
+	struct node node;
+	node_run(&node, &config, serve_with_print);
+	for (int i = 0; i < 2; i++)
+		tempt(node.url, "");
+	ck_assert_int_eq(node_stop(&node), 0);
+	ck_assert_int_ge(pread(fileno(book), text, sizeof(text) - 1, 0), 0);
+	ck_assert_str_eq(text, expected);
+	fclose(book);
+}
+END_TEST
+
 static int serve_beside_a_child(struct ss_server *server)
 {
 	pid_t own = fork();
@@ -788,6 +826,7 @@ Suite *t_resources(void)
 	tcase = new_case(suite, "children");
 	tcase_add_loop_test(
 		tcase, children_are_reaped_at_once_with_their_status, 0, WAYS);
+	tcase_add_loop_test(tcase, children_print_what_is_theirs_once, 0, WAYS);
 	tcase_add_loop_test(tcase, children_of_the_program_are_left_alone, 0,
 			    model_count * WAYS);
 	tcase_add_loop_test(tcase, sigchld_is_the_programs, 0,
