@@ -195,6 +195,10 @@ struct ss_server {
 	int spare_count;
 	struct buffer *lent; /* read buffers that nobody has now */
 	int lent_count;
+
+	/* To the end of its last page: server_room. */
+	size_t room_used;
+	_Alignas(16) unsigned char room[];
 };
 
 /* process.c: descriptors that a child leaves to its parent, closed in runs by
@@ -214,6 +218,14 @@ int layers_init(struct ss_server *server);
 void layers_fini(struct ss_server *server);
 void layers_after_fork(struct ss_server *server);
 void layers_free(struct ss_server *server);
+
+/*
+ * server.c: zeroed memory that lives as long as the server, for what is written
+ * at every turn; beside the server itself if it fits there.  After a fork,
+ * parent and child each have a copy to make of each page that they write.
+ */
+void *server_room(struct ss_server *server, size_t size);
+void server_room_free(struct ss_server *server, void *memory);
 
 /* server.c: who may be in the loop.  -EBUSY: another thread is; -EDEADLK: this
  * one already, or it runs a handler, or is a child. */

@@ -134,6 +134,7 @@ struct sys_packet {
 	X(void *, malloc, (size_t n), (n))                                     \
 	X(void *, calloc, (size_t n, size_t size), (n, size))                  \
 	X(void *, realloc, (void *memory, size_t n), (memory, n))              \
+	X(void *, aligned_alloc, (size_t alignment, size_t n), (alignment, n)) \
 	X(int, getaddrinfo,                                                    \
 	  (const char *host, const char *service,                              \
 	   const struct addrinfo *hints, struct addrinfo **result),            \

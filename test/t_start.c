@@ -68,6 +68,7 @@ static const struct faults {
 	[CALL_waitpid] = { .error = { EINTR } },
 	[CALL_malloc] = { .error = { ENOMEM } },
 	[CALL_calloc] = { .error = { ENOMEM } },
+	[CALL_aligned_alloc] = { .error = { ENOMEM } },
 	[CALL_realloc] = { .error = { ENOMEM } },
 	[CALL_getaddrinfo] = { .error = { ENOMEM, EAGAIN } },
 	[CALL_pthread_create] = { .error = { EAGAIN, EPERM } },
@@ -151,6 +152,7 @@ static intptr_t failed(enum call call, int error)
 	case CALL_malloc:
 	case CALL_calloc:
 	case CALL_realloc:
+	case CALL_aligned_alloc:
 		return 0;
 	case CALL_getaddrinfo:
 		return error == ENOMEM ? EAI_MEMORY : EAI_AGAIN;
