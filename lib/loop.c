@@ -123,6 +123,8 @@ int loop_timeout(struct ss_server *server, int64_t deadline)
 /* One wait; what fired has been told.  An interrupted one is an empty one. */
 int loop_wait(struct ss_server *server, int64_t deadline)
 {
+	deadline = nearest(deadline, server->turn_at);
+	server->turn_at = SS_NONE;
 	if (atomic_exchange(&server->turn_wanted, false))
 		deadline = 0;
 	int r = ss_poller_wait(&server->poller, deadline);
@@ -183,7 +185,6 @@ int loop_step(struct ss_server *server, int64_t deadline, int budget)
 	if (!silently_ready(server))
 		loop_listen(server);
 	deadline = nearest(deadline, ss_server_deadline(server));
-	server->turn_at = SS_NONE;
 	if (!stop_asked(server)) {
 		server->drain_at = 0;
 		server->hurried = false;
