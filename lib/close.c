@@ -100,13 +100,6 @@ static bool drain_turn(struct ss_server *server)
 	return !live(server);
 }
 
-static void drain_wait(struct ss_server *server, int64_t deadline)
-{
-	int64_t at = nearest(deadline, server->turn_at);
-	server->turn_at = SS_NONE;
-	loop_wait(server, at);
-}
-
 /* Until nothing lives, the deadline, or somebody in a hurry. */
 static bool drained(struct ss_server *server, int64_t deadline, bool patient)
 {
@@ -117,7 +110,7 @@ static bool drained(struct ss_server *server, int64_t deadline, bool patient)
 			return false;
 		if (deadline != SS_NONE && now(server) >= deadline)
 			return false;
-		drain_wait(server, deadline);
+		loop_wait(server, deadline);
 	}
 }
 
@@ -127,7 +120,7 @@ static void retire(struct ss_server *server)
 	ss_hold(server, SS_HOLD_STOPPING);
 	listeners_close(server, false);
 	while (worker_order(server) == SS_ORDER_RETIRE && !drain_turn(server))
-		drain_wait(server, SS_NONE);
+		loop_wait(server, SS_NONE);
 }
 
 static void give_up_waiting(struct ss_server *server)
@@ -194,7 +187,7 @@ int64_t ss_drain_deadline(struct ss_server *server)
 
 int ss_turn_closing(struct ss_server *server, int64_t deadline)
 {
-	drain_wait(server, deadline);
+	loop_wait(server, deadline);
 	self(server)->service_actions(server);
 	return stop_hurried(server);
 }

@@ -195,7 +195,22 @@ struct ss_server {
 	int spare_count;
 	struct buffer *lent; /* read buffers that nobody has now */
 	int lent_count;
+
+	/* To the end of its last page: server_room. */
+	size_t room_used;
+	_Alignas(16) unsigned char room[];
 };
+
+/* process.c: descriptors that a child leaves to its parent, closed in runs by
+ * few calls; leave_all comes last. */
+enum { LEAVING_MAX = 32 };
+struct leaving {
+	int count;
+	int fds[LEAVING_MAX]; /* in order */
+};
+void leave(struct leaving *leaving, int fd);
+void leave_end(struct leaving *leaving, int *fd); /* -1: there is none */
+void leave_all(struct leaving *leaving);
 
 /* layers.c */
 int layers_build(struct ss_server *server, const struct ss_config *config);
@@ -203,6 +218,14 @@ int layers_init(struct ss_server *server);
 void layers_fini(struct ss_server *server);
 void layers_after_fork(struct ss_server *server);
 void layers_free(struct ss_server *server);
+
+/*
+ * server.c: zeroed memory that lives as long as the server, for what is written
+ * at every turn; beside the server itself if it fits there.  After a fork,
+ * parent and child each have a copy to make of each page that they write.
+ */
+void *server_room(struct ss_server *server, size_t size);
+void server_room_free(struct ss_server *server, void *memory);
 
 /* server.c: who may be in the loop.  -EBUSY: another thread is; -EDEADLK: this
  * one already, or it runs a handler, or is a child. */
@@ -222,7 +245,8 @@ void listeners_free(struct ss_server *server);
 /* stop.c */
 int stop_init(struct ss_server *server);
 void stop_fini(struct ss_server *server);
-void stop_after_fork(struct ss_server *server, bool own);
+void stop_after_fork(struct ss_server *server, bool own,
+		     struct leaving *leaving);
 int stop_pipes(struct ss_server *server);
 void stop_tell(int fd);
 size_t page_size(int slots);
@@ -251,7 +275,7 @@ int64_t stop_drain_deadline(struct ss_server *server);
 /* loop.c */
 int loop_init(struct ss_server *server);
 void loop_fini(struct ss_server *server);
-void loop_after_fork(struct ss_server *server);
+void loop_after_fork(struct ss_server *server, struct leaving *leaving);
 int loop_wait(struct ss_server *server, int64_t deadline);
 int loop_step(struct ss_server *server, int64_t deadline, int budget);
 void loop_listen(struct ss_server *server);

@@ -145,7 +145,7 @@ static int lay_out(struct ss_server *server)
 	}
 	if (!states)
 		return 0;
-	server->states = sys_calloc(1, states);
+	server->states = server_room(server, states);
 	if (!server->states)
 		return -ENOMEM;
 	for (int i = 0; i < server->level_count; i++) {
@@ -241,7 +241,7 @@ void layers_after_fork(struct ss_server *server)
 
 void layers_free(struct ss_server *server)
 {
-	sys_free(server->states);
+	server_room_free(server, server->states);
 	sys_free(server->levels);
 }
 

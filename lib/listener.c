@@ -41,7 +41,7 @@ int ss_listener_add(struct ss_server *server, int fd, enum ss_scheme scheme,
 		    const struct ss_address *address, unsigned flags,
 		    size_t data_size, struct ss_listener **result)
 {
-	struct ss_listener *listener = sys_calloc(1, sizeof(*listener));
+	struct ss_listener *listener = server_room(server, sizeof(*listener));
 	if (!listener)
 		goto no_listener;
 	if (data_size && !(listener->data = sys_calloc(1, data_size)))
@@ -61,7 +61,7 @@ int ss_listener_add(struct ss_server *server, int fd, enum ss_scheme scheme,
 no_room:
 	sys_free(listener->data);
 no_data:
-	sys_free(listener);
+	server_room_free(server, listener);
 no_listener:
 	if (fd >= 0)
 		sys_close(fd);
@@ -85,7 +85,7 @@ void listeners_free(struct ss_server *server)
 {
 	for (int i = 0; i < server->listener_count; i++) {
 		sys_free(server->listeners[i]->data);
-		sys_free(server->listeners[i]);
+		server_room_free(server, server->listeners[i]);
 	}
 	sys_free(server->listeners);
 	server->listeners = NULL;

@@ -39,15 +39,15 @@ void loop_fini(struct ss_server *server)
 
 /* What the supervisor watches is nothing to its child; the listeners and the
  * wake pipe are closed with their own kind. */
-void loop_after_fork(struct ss_server *server)
+void loop_after_fork(struct ss_server *server, struct leaving *leaving)
 {
 	struct ss_poller *poller = &server->poller;
 	for (int i = 0; i < poller->watch_count; i++) {
 		const struct ss_watch *watch = poller->watches[i];
 		if (watch != &server->wake_watch && !listener_of(watch))
-			sys_close(watch->fd);
+			leave(leaving, watch->fd);
 	}
-	poller_fini(poller);
+	leave_end(leaving, &poller->epfd);
 }
 
 int ss_watch_add(struct ss_server *server, struct ss_watch *watch)
@@ -123,6 +123,8 @@ int loop_timeout(struct ss_server *server, int64_t deadline)
 /* One wait; what fired has been told.  An interrupted one is an empty one. */
 int loop_wait(struct ss_server *server, int64_t deadline)
 {
+	deadline = nearest(deadline, server->turn_at);
+	server->turn_at = SS_NONE;
 	if (atomic_exchange(&server->turn_wanted, false))
 		deadline = 0;
 	int r = ss_poller_wait(&server->poller, deadline);
@@ -183,7 +185,6 @@ int loop_step(struct ss_server *server, int64_t deadline, int budget)
 	if (!silently_ready(server))
 		loop_listen(server);
 	deadline = nearest(deadline, ss_server_deadline(server));
-	server->turn_at = SS_NONE;
 	if (!stop_asked(server)) {
 		server->drain_at = 0;
 		server->hurried = false;

@@ -101,32 +101,65 @@ static void unlock_all(void)
 	pthread_mutex_unlock(&process.lock);
 }
 
+/* ---- what a child leaves --------------------------------------------------*/
+
+static void close_run(int first, int last)
+{
+	if (first < last && sys_close_range(first, last) == 0)
+		return;
+	for (int fd = first; fd <= last; fd++)
+		sys_close(fd);
+}
+
+void leave_all(struct leaving *leaving)
+{
+	const int *fds = leaving->fds;
+	for (int i = 0, next; i < leaving->count; i = next) {
+		next = i + 1;
+		while (next < leaving->count && fds[next] == fds[next - 1] + 1)
+			next++;
+		close_run(fds[i], fds[next - 1]);
+	}
+	leaving->count = 0;
+}
+
+void leave(struct leaving *leaving, int fd)
+{
+	if (leaving->count == LEAVING_MAX)
+		leave_all(leaving);
+	int at = leaving->count++;
+	for (; at > 0 && leaving->fds[at - 1] > fd; at--)
+		leaving->fds[at] = leaving->fds[at - 1];
+	leaving->fds[at] = fd;
+}
+
 /* Writes only where something changes: a child shares with its parent, and its
  * siblings, each page that it does not write. */
-static void close_fd(int *fd)
+void leave_end(struct leaving *leaving, int *fd)
 {
 	if (*fd < 0)
 		return;
-	sys_close(*fd);
+	leave(leaving, *fd);
 	*fd = -1;
 }
 
-static void close_requests(struct ss_server *server,
-			   const struct ss_request *keep)
+static void leave_requests(struct ss_server *server,
+			   const struct ss_request *keep,
+			   struct leaving *leaving)
 {
 	for (struct ss_request *r = server->requests.first; r; r = r->next) {
 		if (r == keep)
 			continue;
 		if (r->rare) {
-			close_fd(&r->rare->wake_pipe[0]);
-			close_fd(&r->rare->wake_pipe[1]);
+			leave_end(leaving, &r->rare->wake_pipe[0]);
+			leave_end(leaving, &r->rare->wake_pipe[1]);
 		}
 		if (r->source && !(r->source->flags & SS_SOURCE_DGRAM))
-			close_fd(&r->source->fd);
+			leave_end(leaving, &r->source->fd);
 		for (struct ss_request *further = r->rare ? r->rare->streams
 							  : NULL;
 		     further; further = further->next)
-			close_fd(&further->source->fd);
+			leave_end(leaving, &further->source->fd);
 	}
 }
 
@@ -134,18 +167,20 @@ static void close_requests(struct ss_server *server,
 static void become_child_of(struct ss_server *server,
 			    const struct ss_request *keep)
 {
+	struct leaving leaving = { .count = 0 };
 	bool own = keep && keep->server == server;
 	server->child = true;
 	for (int i = 0; i < server->listener_count; i++) {
 		struct ss_listener *listener = server->listeners[i];
 		if (!own || !keep->dgram || keep->listener != listener)
-			close_fd(&listener->watch.fd);
+			leave_end(&leaving, &listener->watch.fd);
 	}
-	close_requests(server, keep);
-	loop_after_fork(server);
-	close_fd(&server->spare_fd);
+	leave_requests(server, keep, &leaving);
+	loop_after_fork(server, &leaving);
+	leave_end(&leaving, &server->spare_fd);
 	workers_close(server);
-	stop_after_fork(server, own);
+	stop_after_fork(server, own, &leaving);
+	leave_all(&leaving);
 }
 
 /* What a child is forked for: a request, or to be a server's worker. */
@@ -171,20 +206,25 @@ static void become(struct ss_server *server, struct heir *heir)
  */
 static pid_t fork_for(struct heir *heir)
 {
-	sigset_t all, old;
-	sigfillset(&all);
-	sys_pthread_sigmask(SIG_SETMASK, &all, &old);
-	lock_all();
+	sigset_t mask, old;
+	sigfillset(&mask);
+	sys_pthread_sigmask(SIG_SETMASK, &mask, &old);
+	mask = old;
+	sigaddset(&mask, SIGPIPE);
+	/* A lock that keeps nobody out would only be written, on pages that
+	 * parent and child then have to copy. */
+	bool alone = sys_alone();
+	if (!alone)
+		lock_all();
 	pid_t pid = sys_fork();
 	if (pid == -1)
 		pid = -errno;
 	for (struct ss_server *s = process.servers; s && pid == 0;
 	     s = s->next_in_process)
 		become(s, heir);
-	unlock_all();
-	if (pid == 0)
-		sigaddset(&old, SIGPIPE);
-	sys_pthread_sigmask(SIG_SETMASK, &old, NULL);
+	if (!alone)
+		unlock_all();
+	sys_pthread_sigmask(SIG_SETMASK, pid == 0 ? &mask : &old, NULL);
 	for (struct ss_server *s = process.servers; s && pid == 0;
 	     s = s->next_in_process)
 		layers_after_fork(s);

@@ -5,6 +5,10 @@
 #include <stdio.h>
 
 enum { DRAIN_MS = 10000, QUEUE_SIZE = 128 };
+enum {
+	PAGE = 4096,
+	SERVER_SIZE = (sizeof(struct ss_server) / PAGE + 1) * PAGE
+};
 
 const char *ss_version(void)
 {
@@ -213,12 +217,31 @@ static void destroy(struct ss_server *server)
 	sys_free(server);
 }
 
+void *server_room(struct ss_server *server, size_t size)
+{
+	size_t left = SERVER_SIZE - offsetof(struct ss_server, room) -
+		      server->room_used;
+	if (size > left)
+		return sys_calloc(1, size);
+	void *memory = server->room + server->room_used;
+	server->room_used += (size + 15) & ~(size_t)15;
+	return memory;
+}
+
+void server_room_free(struct ss_server *server, void *memory)
+{
+	uintptr_t from = (uintptr_t)server->room, at = (uintptr_t)memory;
+	if (at < from || at >= from + server->room_used)
+		sys_free(memory);
+}
+
 /* Its memory, in the state that destroy() can always take back. */
 static int make_empty(struct ss_server **result)
 {
-	struct ss_server *server = sys_calloc(1, sizeof(*server));
+	struct ss_server *server = sys_aligned_alloc(PAGE, SERVER_SIZE);
 	if (!server)
 		return -ENOMEM;
+	memset(server, 0, SERVER_SIZE);
 	int r = init_lock(server);
 	if (r < 0) {
 		sys_free(server);

@@ -59,15 +59,16 @@ void stop_fini(struct ss_server *server)
 		ss_shared_free(server->page, page_size(server->page->slots));
 }
 
-void stop_after_fork(struct ss_server *server, bool own)
+void stop_after_fork(struct ss_server *server, bool own,
+		     struct leaving *leaving)
 {
-	close_end(&server->stop_pipe[1]);
-	close_end(&server->now_pipe[1]);
-	close_end(&server->wake_pipe[0]);
-	close_end(&server->wake_pipe[1]);
+	leave_end(leaving, &server->stop_pipe[1]);
+	leave_end(leaving, &server->now_pipe[1]);
+	leave_end(leaving, &server->wake_pipe[0]);
+	leave_end(leaving, &server->wake_pipe[1]);
 	if (!own) {
-		close_end(&server->stop_pipe[0]);
-		close_end(&server->now_pipe[0]);
+		leave_end(leaving, &server->stop_pipe[0]);
+		leave_end(leaving, &server->now_pipe[0]);
 	}
 }
 

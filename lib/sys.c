@@ -8,6 +8,14 @@
 #include <sched.h>
 #include <sys/syscall.h>
 #endif
+#ifdef __GLIBC__
+#define GLIBC_HAS(major, minor) __GLIBC_PREREQ(major, minor)
+#else
+#define GLIBC_HAS(major, minor) 0
+#endif
+#if GLIBC_HAS(2, 32)
+#include <sys/single_threaded.h>
+#endif
 #ifdef SS_COVERAGE
 extern void __gcov_dump(void);
 #endif
@@ -168,6 +176,18 @@ int sys_do_cloexec(int fd)
 	return fcntl(fd, F_SETFD, FD_CLOEXEC);
 }
 
+/* All of them, or none and -1.  Linux 5.9, glibc 2.34; ENOSYS elsewhere. */
+int sys_do_close_range(int first, int last)
+{
+#if defined(SS_LINUX) && GLIBC_HAS(2, 34)
+	return close_range((unsigned)first, (unsigned)last, 0);
+#else
+	(void)first, (void)last;
+	errno = ENOSYS;
+	return -1;
+#endif
+}
+
 int64_t sys_do_now_ms(void)
 {
 	struct timespec now;
@@ -185,6 +205,16 @@ int sys_do_processors(void)
 #endif
 	long n = sysconf(_SC_NPROCESSORS_ONLN);
 	return n < 1 ? 1 : n > INT_MAX ? INT_MAX : (int)n;
+}
+
+/* Whether there is no other thread; false where that is not known. */
+bool sys_do_alone(void)
+{
+#if GLIBC_HAS(2, 32)
+	return __libc_single_threaded;
+#else
+	return false;
+#endif
 }
 
 void sys_exit(int status)

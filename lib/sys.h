@@ -17,6 +17,7 @@
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -69,8 +70,10 @@ struct sys_packet {
 	  (fd, packets, n))                                                    \
 	X(int, nonblock, (int fd), (fd))                                       \
 	X(int, cloexec, (int fd), (fd))                                        \
+	X(int, close_range, (int first, int last), (first, last))              \
 	X(int64_t, now_ms, (void), ())                                         \
-	X(int, processors, (void), ())
+	X(int, processors, (void), ())                                         \
+	X(bool, alone, (void), ())
 
 /* Calls that are called as they are. */
 #define SYS_PLAIN(X)                                                           \
@@ -131,6 +134,7 @@ struct sys_packet {
 	X(void *, malloc, (size_t n), (n))                                     \
 	X(void *, calloc, (size_t n, size_t size), (n, size))                  \
 	X(void *, realloc, (void *memory, size_t n), (memory, n))              \
+	X(void *, aligned_alloc, (size_t alignment, size_t n), (alignment, n)) \
 	X(int, getaddrinfo,                                                    \
 	  (const char *host, const char *service,                              \
 	   const struct addrinfo *hints, struct addrinfo **result),            \

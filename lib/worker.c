@@ -195,14 +195,17 @@ static int renew_loop(struct ss_server *server)
 
 int worker_become(struct ss_server *server, int slot, const int order[2])
 {
+	struct leaving leaving = { .count = 0 };
 	begin_anew(server, slot);
 	workers_close(server);
 	sys_close(order[1]);
 	server->order_fd = order[0];
 	server->boss_fd = server->wake_pipe[1];
 	server->wake_pipe[1] = -1;
-	loop_after_fork(server);
-	stop_after_fork(server, false);
+	loop_after_fork(server, &leaving);
+	stop_after_fork(server, false, &leaving);
+	leave_all(&leaving);
+	poller_fini(&server->poller);
 	int r = stop_pipes(server);
 	if (r >= 0)
 		r = renew_loop(server);

@@ -385,13 +385,12 @@ START_TEST(accept_serves_one_client_by_the_spare_descriptor)
 }
 END_TEST
 
-/* Those models whose requests hold a descriptor each, here. */
+/* Those models whose requests hold a descriptor each, here: a child has the
+ * connection to itself, and is watched when there is time for it. */
 static bool holds_descriptors(const struct model *model)
 {
-#ifdef SS_PORTABLE
 	if (model_has(model, &ss_forking_mixin))
 		return false;
-#endif
 	/* A supervisor could not even fork. */
 	return !model_sync(model) && !model_supervised(model);
 }

@@ -323,7 +323,8 @@ START_TEST(everything_comes_back_from_the_queue)
 }
 END_TEST
 
-/* ---- ways to be without pidfds --------------------------------------------*/
+/* ---- ways to have children
+ * -------------------------------------------------*/
 
 static int no_pidfd(pid_t pid)
 {
@@ -342,7 +343,20 @@ static int late_pidfd(pid_t pid)
 	return -1;
 }
 
-enum { WAYS = 3 };
+/* The kernel cannot close several at once. */
+static int no_close_range(int first, int last)
+{
+	(void)first, (void)last;
+	errno = ENOSYS;
+	return -1;
+}
+
+static bool never_alone(void)
+{
+	return false;
+}
+
+enum { WAYS = 4 };
 
 static void watch_children_by(int way)
 {
@@ -350,9 +364,13 @@ static void watch_children_by(int way)
 		sys_table.pidfd_open = no_pidfd;
 	if (way == 2)
 		sys_table.pidfd_open = late_pidfd;
+	if (way == 3) {
+		sys_table.close_range = no_close_range;
+		sys_table.alone = never_alone;
+	}
 }
 
-START_TEST(everything_comes_back_without_pidfds)
+START_TEST(everything_comes_back_whatever_the_kernel_lacks)
 {
 	watch_children_by(_i);
 	struct ss_config config = counted(&models[2], &transports[0], &rich);
@@ -585,6 +603,44 @@ START_TEST(children_are_reaped_at_once_with_their_status)
 }
 END_TEST
 
+/* ---- 11: what they print --------------------------------------------------*/
+
+static FILE *book;
+
+static int print_in_book(struct ss_request *req)
+{
+	(void)req;
+	fputs("child\n", book);
+	return 0;
+}
+
+static int serve_with_print(struct ss_server *server)
+{
+	fputs("parent\n", book);
+	return ss_serve_forever(server);
+}
+
+START_TEST(children_print_what_is_theirs_once)
+{
+	static const struct ss_handler printer = { .handle = print_in_book,
+						   .speaks_first = true };
+	static const char expected[] = "parent\nchild\nchild\n";
+	char text[64] = "";
+	watch_children_by(_i);
+	ck_assert_ptr_nonnull(book = tmpfile());
+	struct ss_config config =
+		config_of(&models[2], &transports[0], &printer);
+	struct node node;
+	node_run(&node, &config, serve_with_print);
+	for (int i = 0; i < 2; i++)
+		tempt(node.url, "");
+	ck_assert_int_eq(node_stop(&node), 0);
+	ck_assert_int_ge(pread(fileno(book), text, sizeof(text) - 1, 0), 0);
+	ck_assert_str_eq(text, expected);
+	fclose(book);
+}
+END_TEST
+
 static int serve_beside_a_child(struct ss_server *server)
 {
 	pid_t own = fork();
@@ -772,7 +828,8 @@ Suite *t_resources(void)
 			    model_count);
 	tcase_add_loop_test(tcase, everything_comes_back_from_the_queue, 1,
 			    model_count);
-	tcase_add_loop_test(tcase, everything_comes_back_without_pidfds, 1,
+	tcase_add_loop_test(tcase,
+			    everything_comes_back_whatever_the_kernel_lacks, 1,
 			    WAYS);
 
 	tcase = new_case(suite, "descriptors");
@@ -784,6 +841,7 @@ Suite *t_resources(void)
 	tcase = new_case(suite, "children");
 	tcase_add_loop_test(
 		tcase, children_are_reaped_at_once_with_their_status, 0, WAYS);
+	tcase_add_loop_test(tcase, children_print_what_is_theirs_once, 0, WAYS);
 	tcase_add_loop_test(tcase, children_of_the_program_are_left_alone, 0,
 			    model_count * WAYS);
 	tcase_add_loop_test(tcase, sigchld_is_the_programs, 0,

@@ -42,6 +42,7 @@ static const struct faults {
 	[CALL_send_file] = { .error = { EIO, ECONNRESET, EINTR } },
 	[CALL_nonblock] = { .error = { EBADF } },
 	[CALL_cloexec] = { .error = { EBADF } },
+	[CALL_close_range] = { .error = { ENOSYS, EPERM } },
 	[CALL_bind] = { .error = { EADDRINUSE, EACCES, ENOMEM } },
 	[CALL_listen] = { .error = { EADDRINUSE, ENOBUFS, EOPNOTSUPP } },
 	[CALL_connect] = { .error = { EACCES, EAGAIN, EINTR } },
@@ -67,6 +68,7 @@ static const struct faults {
 	[CALL_waitpid] = { .error = { EINTR } },
 	[CALL_malloc] = { .error = { ENOMEM } },
 	[CALL_calloc] = { .error = { ENOMEM } },
+	[CALL_aligned_alloc] = { .error = { ENOMEM } },
 	[CALL_realloc] = { .error = { ENOMEM } },
 	[CALL_getaddrinfo] = { .error = { ENOMEM, EAGAIN } },
 	[CALL_pthread_create] = { .error = { EAGAIN, EPERM } },
@@ -150,6 +152,7 @@ static intptr_t failed(enum call call, int error)
 	case CALL_malloc:
 	case CALL_calloc:
 	case CALL_realloc:
+	case CALL_aligned_alloc:
 		return 0;
 	case CALL_getaddrinfo:
 		return error == ENOMEM ? EAI_MEMORY : EAI_AGAIN;

@@ -36,18 +36,13 @@ static void child_ended(struct ss_server *server, struct child *child,
 	ss_request_end(req, well ? 0 : -ECHILD);
 }
 
-static void frk_service_actions(struct ss_server *server)
+/* Not service_actions: who only ever calls handle_request has none. */
+static void frk_waited(void *server)
 {
-	reaper_ask(server, reaper_of(server));
-	ss_super(server, &ss_forking_mixin)->service_actions(server);
+	reaper_waited(server, reaper_of(server));
 }
 
-/* Who only ever calls handle_request has no service_actions. */
-static void frk_handle_timeout(struct ss_server *server)
-{
-	reaper_ask(server, reaper_of(server));
-	ss_super(server, &ss_forking_mixin)->handle_timeout(server);
-}
+static const struct ss_poller_ops attends = { .waited = frk_waited };
 
 /* ---- the child ------------------------------------------------------------*/
 
@@ -64,7 +59,6 @@ static int frk_process_request(struct ss_server *server, struct ss_request *req)
 {
 	struct reaper *reaper = reaper_of(server);
 	int pipe[2];
-	reaper_ask(server, reaper);
 	reaper_prepare(reaper, pipe);
 	/* What is in stdio's buffers is ours to print, not every child's. */
 	fflush(NULL);
@@ -81,9 +75,8 @@ static int frk_process_request(struct ss_server *server, struct ss_request *req)
 	served->req = req;
 	reaper_adopt(reaper, &served->child, pid);
 	ss_request_set_pid(req, pid);
-	/* First, so that a descriptor is free to watch it with. */
 	ss_self(server)->close_request(server, req);
-	reaper_watch(server, &served->child, pipe);
+	reaper_watch_later(server, &served->child, pipe);
 	return 0;
 }
 
@@ -105,6 +98,7 @@ static int frk_cancel_request(struct ss_server *server, struct ss_request *req,
 static int frk_init(struct ss_server *server, const void *options)
 {
 	(void)options;
+	ss_poller_attend(ss_server_poller(server), &attends, server);
 	return reaper_init(reaper_of(server), child_ended);
 }
 
@@ -129,7 +123,5 @@ const struct ss_layer ss_forking_mixin = {
 	.ops = {
 		.process_request = frk_process_request,
 		.cancel_request = frk_cancel_request,
-		.service_actions = frk_service_actions,
-		.handle_timeout = frk_handle_timeout,
 	},
 };

@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { LOOK_MS = 100 };
+enum { LOOK_MS = 100, LATER_MS = 20 };
 
 int reaper_init(struct reaper *reaper,
 		void (*ended)(struct ss_server *server, struct child *child,
@@ -26,8 +26,9 @@ void reaper_fini(struct reaper *reaper)
 
 void reaper_after_fork(struct reaper *reaper)
 {
-	reaper->children = NULL;
+	reaper->children = reaper->last = reaper->later = NULL;
 	reaper->unwatched = 0;
+	reaper->forked = false;
 }
 
 /* ---- reaping --------------------------------------------------------------*/
@@ -38,6 +39,8 @@ static void forget(struct ss_server *server, struct child *child)
 	if (child->watch.fd >= 0) {
 		ss_watch_remove(server, &child->watch);
 		sys_close(child->watch.fd);
+	} else if (child == reaper->later) {
+		reaper->later = child->next;
 	} else {
 		reaper->unwatched--;
 	}
@@ -47,10 +50,12 @@ static void forget(struct ss_server *server, struct child *child)
 		reaper->children = child->next;
 	if (child->next)
 		child->next->prev = child->prev;
+	else
+		reaper->last = child->prev;
 }
 
-/* One that somebody else has reaped loses its status. */
-static void reap(struct ss_server *server, struct child *child, int options)
+/* Whether it has ended.  One that somebody else has reaped loses its status. */
+static bool reap(struct ss_server *server, struct child *child, int options)
 {
 	struct reaper *reaper = child->reaper;
 	pid_t pid = child->pid, r;
@@ -63,9 +68,10 @@ static void reap(struct ss_server *server, struct child *child, int options)
 		child->pid = 0;
 	pthread_mutex_unlock(&reaper->lock);
 	if (r == 0)
-		return;
+		return false;
 	forget(server, child);
 	reaper->ended(server, child, pid, r == -1 ? -1 : status);
+	return true;
 }
 
 /* A pidfd is readable once it is dead; a pipe may end a little before. */
@@ -78,8 +84,8 @@ static void fired(struct ss_server *server, struct ss_watch *watch)
 void reaper_ask(struct ss_server *server, struct reaper *reaper)
 {
 	struct child *next;
-	for (struct child *c = reaper->unwatched ? reaper->children : NULL; c;
-	     c = next) {
+	for (struct child *c = reaper->unwatched ? reaper->children : NULL;
+	     c && c != reaper->later; c = next) {
 		next = c->next;
 		if (c->watch.fd < 0)
 			reap(server, c, WNOHANG);
@@ -116,19 +122,19 @@ void reaper_adopt(struct reaper *reaper, struct child *child, pid_t pid)
 	pthread_mutex_unlock(&reaper->lock);
 	child->reaper = reaper;
 	child->watch.fd = -1;
-	child->prev = NULL;
-	child->next = reaper->children;
-	if (child->next)
-		child->next->prev = child;
-	reaper->children = child;
+	child->next = NULL;
+	child->prev = reaper->last;
+	if (child->prev)
+		child->prev->next = child;
+	else
+		reaper->children = child;
+	reaper->last = child;
 }
 
-void reaper_watch(struct ss_server *server, struct child *child, int pipe[2])
+/* ---- watching -------------------------------------------------------------*/
+
+static void watch(struct ss_server *server, struct child *child, int fd)
 {
-	struct reaper *reaper = child->reaper;
-	if (pipe[1] >= 0)
-		sys_close(pipe[1]);
-	int fd = reaper->pidfds ? sys_pidfd_open(child->pid) : pipe[0];
 	child->watch =
 		(struct ss_watch){ .fd = fd, .events = POLLIN, .ready = fired };
 	if (fd >= 0 && ss_watch_add(server, &child->watch) < 0) {
@@ -137,9 +143,63 @@ void reaper_watch(struct ss_server *server, struct child *child, int pipe[2])
 	}
 	if (fd < 0) {
 		child->watch.fd = -1;
-		reaper->unwatched++;
+		child->reaper->unwatched++;
 		ss_turn_at(server, ss_now(server) + LOOK_MS);
 	}
+}
+
+void reaper_watch(struct ss_server *server, struct child *child, int pipe[2])
+{
+	if (pipe[1] >= 0)
+		sys_close(pipe[1]);
+	watch(server, child,
+	      child->reaper->pidfds ? sys_pidfd_open(child->pid) : pipe[0]);
+}
+
+void reaper_watch_later(struct ss_server *server, struct child *child,
+			int pipe[2])
+{
+	struct reaper *reaper = child->reaper;
+	if (!reaper->pidfds) {
+		reaper_watch(server, child, pipe);
+		return;
+	}
+	child->watch_at = ss_now(server) + LATER_MS;
+	if (!reaper->later)
+		reaper->later = child;
+	reaper->forked = true;
+	ss_turn_at(server, 0);
+}
+
+/*
+ * The oldest first, as far as they have ended or their time to be watched has
+ * come.  Asked before its pid is opened: it is this child's, then.
+ */
+static void ask_later(struct ss_server *server, struct reaper *reaper,
+		      int64_t time)
+{
+	struct child *child;
+	while ((child = reaper->later)) {
+		if (reap(server, child, WNOHANG))
+			continue;
+		if (time < child->watch_at)
+			return;
+		reaper->later = child->next;
+		watch(server, child, sys_pidfd_open(child->pid));
+	}
+}
+
+/* Without a fork since the last wait, the next one may be a long one. */
+void reaper_waited(struct ss_server *server, struct reaper *reaper)
+{
+	bool forked = reaper->forked;
+	reaper->forked = false;
+	reaper_ask(server, reaper);
+	if (!reaper->later)
+		return;
+	ask_later(server, reaper, forked ? ss_now(server) : INT64_MAX);
+	if (reaper->later)
+		ss_turn_at(server, 0);
 }
 
 /* ---- asking ---------------------------------------------------------------*/

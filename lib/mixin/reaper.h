@@ -18,6 +18,7 @@ struct child {
 	struct reaper *reaper;
 	pid_t pid; /* 0: none, not yet or no longer; reaper->lock */
 	struct child *prev, *next;
+	int64_t watch_at; /* a later one's: at this time at the latest */
 };
 
 struct reaper {
@@ -28,9 +29,11 @@ struct reaper {
 	void (*ended)(struct ss_server *server, struct child *child, pid_t pid,
 		      int status);
 	pthread_mutex_t lock; /* a pid that is being reaped is not signalled */
-	struct child *children;
+	struct child *children, *last;
+	struct child *later; /* and those after it: not watched yet */
 	int unwatched;
 	bool pidfds; /* the kernel has them */
+	bool forked; /* since the last wait */
 };
 
 int reaper_init(struct reaper *reaper,
@@ -43,13 +46,19 @@ void reaper_after_fork(struct reaper *reaper);
 /*
  * Before the fork; in the child, which keeps its end; in the parent, where the
  * fork has failed; and where it has not: the child is ours from reaper_adopt
- * on, and its end is seen from reaper_watch on.
+ * on, and its end is seen from reaper_watch on; or from reaper_watch_later on,
+ * which needs reaper_waited: while one child is forked after the other, the
+ * oldest are asked instead, and most have ended before the loop would sleep.
  */
 void reaper_prepare(const struct reaper *reaper, int pipe[2]);
 void reaper_in_child(int pipe[2]);
 void reaper_cancel(int pipe[2]);
 void reaper_adopt(struct reaper *reaper, struct child *child, pid_t pid);
 void reaper_watch(struct ss_server *server, struct child *child, int pipe[2]);
+void reaper_watch_later(struct ss_server *server, struct child *child,
+			int pipe[2]);
+/* After each wait of the serving loop, instead of reaper_ask. */
+void reaper_waited(struct ss_server *server, struct reaper *reaper);
 
 /* Asks those that nothing watches; from service_actions. */
 void reaper_ask(struct ss_server *server, struct reaper *reaper);
