@@ -20,7 +20,9 @@ static int echo_handle(struct ss_request *req)
 	if (ss_request_dgram(req))
 		return echo_packet(req);
 
-	char buf[16384];
+	/* More than most messages have: a read that does not fill it has told
+	 * that there is no more, and nobody looks again. */
+	char buf[32768];
 	ssize_t n = ss_read(req, buf, sizeof(buf));
 
 	if (n > 0)
