@@ -255,30 +255,9 @@ void program_wait(struct program *program, struct ended *ended)
 	program_feed(program, NULL, 0, ended);
 }
 
-/* The thread sanitizer of gcc 12 loses a signal now and then, in one of two
- * thousand runs: there one that has shown no effect is sent again. */
-static void insist(const struct program *program, int signal)
-{
-#ifdef __SANITIZE_THREAD__
-	enum { PATIENCE_MS = 2000 };
-	siginfo_t info = { .si_pid = 0 };
-	int64_t until = clock_ms() + PATIENCE_MS;
-	while (!info.si_pid && clock_ms() < until) {
-		pause_ms(5);
-		waitid(P_PID, (id_t)program->pid, &info,
-		       WEXITED | WNOHANG | WNOWAIT);
-	}
-	if (!info.si_pid)
-		kill(program->pid, signal);
-#else
-	(void)program, (void)signal;
-#endif
-}
-
 void program_stop(struct program *program, int signal, struct ended *ended)
 {
 	ck_assert_int_eq(kill(program->pid, signal), 0);
-	insist(program, signal);
 	program_wait(program, ended);
 }
 
