@@ -19,6 +19,27 @@
 #ifdef SS_COVERAGE
 extern void __gcov_dump(void);
 #endif
+#ifdef __has_feature
+#if __has_feature(thread_sanitizer)
+#define THREAD_SANITIZER 1
+#endif
+#endif
+#ifdef __SANITIZE_THREAD__
+#define THREAD_SANITIZER 1
+#endif
+
+#ifdef THREAD_SANITIZER
+/*
+ * The thread sanitizer makes the room in which it keeps a thread's signals at
+ * the first call of the thread that could wait; gcc 12's loses a signal that
+ * comes while it does.  So here is one before there are handlers.  (Threads of
+ * the library's own block all signals.)
+ */
+__attribute__((constructor)) static void wait_once(void)
+{
+	poll(NULL, 0, 0);
+}
+#endif
 
 /* A descriptor above 2 in place of this one. */
 static int high(int fd)

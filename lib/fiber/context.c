@@ -88,6 +88,9 @@ UNSEEN static void arrive(struct context *context)
 UNSEEN static void begin(void *arg)
 {
 	struct context *context = arg;
+#ifdef TOOLS_TSAN
+	sys_poll(NULL, 0, 0); /* as in sys.c; each fiber is a thread to it */
+#endif
 	arrive(context);
 	context->entry(context->arg);
 }
