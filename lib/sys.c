@@ -19,16 +19,8 @@
 #ifdef SS_COVERAGE
 extern void __gcov_dump(void);
 #endif
-#ifdef __has_feature
-#if __has_feature(thread_sanitizer)
-#define THREAD_SANITIZER 1
-#endif
-#endif
-#ifdef __SANITIZE_THREAD__
-#define THREAD_SANITIZER 1
-#endif
 
-#ifdef THREAD_SANITIZER
+#ifdef SYS_TSAN
 /*
  * The thread sanitizer makes the room in which it keeps a thread's signals at
  * the first call of the thread that could wait; gcc 12's loses a signal that

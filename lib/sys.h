@@ -36,6 +36,16 @@
 #include <sys/sendfile.h>
 #endif
 
+/* The thread sanitizer, gcc's or clang's. */
+#ifdef __has_feature
+#if __has_feature(thread_sanitizer)
+#define SYS_TSAN 1
+#endif
+#endif
+#ifdef __SANITIZE_THREAD__
+#define SYS_TSAN 1
+#endif
+
 /* Linux alone tells of a half-close so; POSIX does not have it. */
 #ifndef POLLRDHUP
 #define POLLRDHUP 0

@@ -1,16 +1,13 @@
 /* What the suites share; support.h says what it promises. */
 #include "support.h"
 
-#ifdef __has_feature
-#if __has_feature(thread_sanitizer)
-#define THREAD_SANITIZER 1
-#endif
-#endif
-#ifdef __SANITIZE_THREAD__
-#define THREAD_SANITIZER 1
-#endif
+#include <dirent.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <sys/wait.h>
 
-#ifdef THREAD_SANITIZER
+#ifdef SYS_TSAN
 /*
  * Where standard error is closed while the server runs, what is accepted can be
  * descriptor 2 for a moment, when the log looks whether that is still the
@@ -23,15 +20,32 @@ __tsan_default_suppressions(void)
 }
 #endif
 
-#include <dirent.h>
-#include <poll.h>
-#include <signal.h>
-#include <stdarg.h>
-#include <sys/wait.h>
-
 int rounds(int quick)
 {
 	return getenv("SS_LONG") ? 50 * quick : quick;
+}
+
+TCase *suite_case(Suite *suite, const char *name, void (*set_up)(void),
+		  void (*tear_down)(void))
+{
+	TCase *tcase = tcase_create(name);
+	suite_add_tcase(suite, tcase);
+	if (set_up || tear_down)
+		tcase_add_checked_fixture(tcase, set_up, tear_down);
+	tcase_set_timeout(tcase, 20);
+	return tcase;
+}
+
+static void *nothing(void *arg)
+{
+	return arg;
+}
+
+void begin_threads(void)
+{
+	pthread_t thread;
+	if (pthread_create(&thread, NULL, nothing, NULL) == 0)
+		pthread_join(thread, NULL);
 }
 
 /* ---- every model, every transport -----------------------------------------*/
@@ -227,7 +241,7 @@ static void tell_url(struct ss_server *server, int to)
  * sanitizer has one of its own once there was any. */
 static bool threads_back(int running)
 {
-#ifdef THREAD_SANITIZER
+#ifdef SYS_TSAN
 	running++;
 #endif
 	int64_t until = clock_ms() + 1000;

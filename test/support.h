@@ -29,6 +29,14 @@ enum { WAIT_MS = 5000, SOON_MS = 3000 };
 /* How often a race is tried: 200 times, or 10,000 where SS_LONG is set. */
 int rounds(int quick);
 
+/* A part of a suite: each test with that fixture, if any, and for 20 s. */
+TCase *suite_case(Suite *suite, const char *name, void (*set_up)(void),
+		  void (*tear_down)(void));
+
+/* The thread sanitizer's own thread begins with the first of ours: for suites
+ * that count them, before any test does. */
+void begin_threads(void);
+
 /* ---- every model, every transport -----------------------------------------*/
 
 struct model {

@@ -1046,18 +1046,9 @@ END_TEST
 
 /* ---- the suite ------------------------------------------------------------*/
 
-static TCase *new_case(Suite *suite, const char *name)
-{
-	TCase *tcase = tcase_create(name);
-	suite_add_tcase(suite, tcase);
-	tcase_add_checked_fixture(tcase, set_up, tear_down);
-	tcase_set_timeout(tcase, 20);
-	return tcase;
-}
-
 static void add_errors(Suite *suite)
 {
-	TCase *tcase = new_case(suite, "errors");
+	TCase *tcase = suite_case(suite, "errors", set_up, tear_down);
 	tcase_add_loop_test(tcase, accept_goes_on_after_errors_of_a_connection,
 			    0, model_count);
 	tcase_add_test(tcase,
@@ -1080,7 +1071,7 @@ static void add_errors(Suite *suite)
 
 static void add_cap(Suite *suite)
 {
-	TCase *tcase = new_case(suite, "cap");
+	TCase *tcase = suite_case(suite, "cap", set_up, tear_down);
 	tcase_add_loop_test(tcase, cap_leaves_clients_in_the_backlog, 1,
 			    model_count);
 	tcase_add_loop_test(tcase, cap_queues_some_and_leaves_the_rest, 1,
@@ -1095,7 +1086,7 @@ static void add_cap(Suite *suite)
 
 static void add_listeners(Suite *suite)
 {
-	TCase *tcase = new_case(suite, "listeners");
+	TCase *tcase = suite_case(suite, "listeners", set_up, tear_down);
 	tcase_add_loop_test(tcase, accept_takes_400_clients_at_once, 0,
 			    model_count);
 	tcase_add_loop_test(tcase, accept_serves_every_listener, 0,

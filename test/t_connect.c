@@ -2,6 +2,7 @@
  * Connecting out: by a client program, without a request, and by handlers of
  * every model; who answers, who does not, and what is left of it.
  */
+#include "faults.h"
 #include "support.h"
 
 #include <fcntl.h>
@@ -124,30 +125,12 @@ static const char *fresh_of(int kind)
 
 /* ---- names ----------------------------------------------------------------*/
 
-static const char *const *answers;
-
-static int fake_getaddrinfo(const char *host, const char *service,
-			    const struct addrinfo *hints,
-			    struct addrinfo **result)
-{
-	struct addrinfo numeric = *hints;
-	if (strcmp(host, "several.test") != 0)
-		return real.getaddrinfo(host, service, hints, result);
-	numeric.ai_flags = AI_NUMERICHOST;
-	for (int i = 0; answers[i]; i++) {
-		ck_assert_int_eq(
-			getaddrinfo(answers[i], service, &numeric, result), 0);
-		result = &(*result)->ai_next;
-	}
-	return 0;
-}
-
 /* several.test, at this one's port. */
 static const char *named(const char *url, const char *const *addresses)
 {
 	static char text[SS_ADDRESS_TEXT];
-	sys_table.getaddrinfo = fake_getaddrinfo;
-	answers = addresses;
+	sys_table.getaddrinfo = several_getaddrinfo;
+	several_addresses = addresses;
 	snprintf(text, sizeof(text), "tcp://several.test%s", strrchr(url, ':'));
 	return text;
 }
@@ -579,20 +562,6 @@ END_TEST
 
 /* ---- what may fail --------------------------------------------------------*/
 
-static struct {
-	int left; /* this many calls succeed, and then one fails */
-	const char *what;
-} fault;
-
-static bool fails(const char *what, int code)
-{
-	if (!fault.left || --fault.left)
-		return false;
-	fault.what = what;
-	errno = code;
-	return true;
-}
-
 static int fail_socket(int family, int type, int protocol)
 {
 	return fails("socket", EMFILE) ? -1
@@ -792,7 +761,7 @@ static int slow_getaddrinfo(const char *host, const char *service,
 {
 	if (!(hints->ai_flags & AI_NUMERICHOST))
 		pause_ms(LOOKUP_MS);
-	return fake_getaddrinfo(host, service, hints, result);
+	return several_getaddrinfo(host, service, hints, result);
 }
 
 START_TEST(handlers_look_names_up)
@@ -939,10 +908,7 @@ END_TEST
 Suite *t_connect(void)
 {
 	Suite *suite = suite_create("t_connect");
-	TCase *tcase = tcase_create("clients");
-	suite_add_tcase(suite, tcase);
-	tcase_add_checked_fixture(tcase, set_up, tear_down);
-	tcase_set_timeout(tcase, 20);
+	TCase *tcase = suite_case(suite, "clients", set_up, tear_down);
 	tcase_add_loop_test(tcase, connects_to_a_stream, 0, KINDS);
 	tcase_add_test(tcase, connects_above_the_standard_descriptors);
 	tcase_add_loop_test(tcase, connects_datagram_sockets, 0, 2);
@@ -964,10 +930,7 @@ Suite *t_connect(void)
 	tcase_add_test(tcase, nobody_connects_to_himself);
 	tcase_add_test(tcase, failures_leave_nothing);
 	tcase_add_test(tcase, names_need_one_descriptor);
-	tcase = tcase_create("handlers");
-	suite_add_tcase(suite, tcase);
-	tcase_add_checked_fixture(tcase, set_up, tear_down);
-	tcase_set_timeout(tcase, 20);
+	tcase = suite_case(suite, "handlers", set_up, tear_down);
 	tcase_add_loop_test(tcase, handlers_connect, 0, model_count * KINDS);
 	tcase_add_loop_test(tcase, handlers_look_names_up, 0, model_count);
 	tcase_add_loop_test(tcase, handlers_are_told_what_failed, 0,

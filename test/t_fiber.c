@@ -1306,32 +1306,23 @@ END_TEST
 
 /* ---- suites ---------------------------------------------------------------*/
 
-static TCase *add_case(Suite *suite, const char *name)
-{
-	TCase *tcase = tcase_create(name);
-	suite_add_tcase(suite, tcase);
-	tcase_set_timeout(tcase, 20);
-	tcase_add_checked_fixture(tcase, set_up, tear_down);
-	return tcase;
-}
-
 static void add_options(Suite *suite)
 {
-	TCase *tcase = add_case(suite, "options");
+	TCase *tcase = suite_case(suite, "options", set_up, tear_down);
 	tcase_add_loop_test(tcase, options_are_refused, 0, REFUSALS);
 	tcase_add_test(tcase, one_loop_is_refused_more);
 }
 
 static void add_handle_request(Suite *suite)
 {
-	TCase *tcase = add_case(suite, "handle_request");
+	TCase *tcase = suite_case(suite, "handle_request", set_up, tear_down);
 	tcase_add_loop_test(tcase, handle_request_serves_one_to_its_end, 0, 2);
 	tcase_add_loop_test(tcase, handle_request_ends_by_shutdown, 0, 2);
 }
 
 static void add_stacks(Suite *suite)
 {
-	TCase *tcase = add_case(suite, "stacks");
+	TCase *tcase = suite_case(suite, "stacks", set_up, tear_down);
 	tcase_add_loop_test(tcase, stacks_are_for_who_needs_one, 0, NEEDS);
 	tcase_add_test(tcase, slabs_go_back_after_a_storm);
 	tcase_add_test(tcase, without_a_stack_clients_wait);
@@ -1340,7 +1331,7 @@ static void add_stacks(Suite *suite)
 
 static void add_turns(Suite *suite)
 {
-	TCase *tcase = add_case(suite, "turns");
+	TCase *tcase = suite_case(suite, "turns", set_up, tear_down);
 	tcase_add_test(tcase, handlers_wait_beside_one_another);
 	tcase_add_loop_test(tcase, who_need_not_wait_lets_others_run, 0, 2);
 	tcase_add_test(tcase, sleepers_wake_in_turn);
@@ -1351,7 +1342,7 @@ static void add_turns(Suite *suite)
 
 static void add_offload(Suite *suite)
 {
-	TCase *tcase = add_case(suite, "offload");
+	TCase *tcase = suite_case(suite, "offload", set_up, tear_down);
 	tcase_add_loop_test(tcase, offload_keeps_the_loop_free, 0, 2);
 	tcase_add_loop_test(tcase, offload_without_threads_calls, 0, 2);
 	tcase_add_loop_test(tcase, offload_ends_before_its_request, 0, 2);
@@ -1359,7 +1350,7 @@ static void add_offload(Suite *suite)
 
 static void add_overflow(Suite *suite)
 {
-	TCase *tcase = add_case(suite, "overflow");
+	TCase *tcase = suite_case(suite, "overflow", set_up, tear_down);
 	tcase_add_loop_test(tcase, overflow_is_named_and_kills, 0, NAMED);
 	tcase_add_loop_test(tcase, overflow_kills_unnamed_where_nobody_asked, 0,
 			    2);
@@ -1375,7 +1366,7 @@ static void add_overflow(Suite *suite)
 #ifdef WITH_GDB
 static void add_debugger(Suite *suite)
 {
-	TCase *tcase = add_case(suite, "debugger");
+	TCase *tcase = suite_case(suite, "debugger", set_up, tear_down);
 	tcase_add_test(tcase, gdb_lists_fibers);
 	tcase_add_test(tcase, gdb_lists_fibers_of_core_files);
 }

@@ -1660,17 +1660,9 @@ END_TEST
 
 /* ---- the suite ------------------------------------------------------------*/
 
-static TCase *part(Suite *suite, const char *name)
-{
-	TCase *tcase = tcase_create(name);
-	suite_add_tcase(suite, tcase);
-	tcase_set_timeout(tcase, 20);
-	return tcase;
-}
-
 static void add_structure(Suite *suite)
 {
-	TCase *tables = part(suite, "tables");
+	TCase *tables = suite_case(suite, "tables", NULL, NULL);
 	tcase_add_test(tables, layers_null_inherits_everything);
 	tcase_add_loop_test(tables, layers_one_operation_is_overridden, 0,
 			    OPERATIONS);
@@ -1678,12 +1670,12 @@ static void add_structure(Suite *suite)
 	tcase_add_test(tables, layers_on_both_sides_of_a_model);
 	tcase_add_test(tables, layers_self_binds_late);
 
-	TCase *state = part(suite, "state");
+	TCase *state = suite_case(suite, "state", NULL, NULL);
 	tcase_add_test(state, layers_have_state_for_each_server);
 	tcase_add_loop_test(state, layers_have_state_for_each_request, 0, 2);
 	tcase_add_test(state, layers_are_given_their_options);
 
-	TCase *life = part(suite, "life");
+	TCase *life = suite_case(suite, "life", NULL, NULL);
 	tcase_add_test(life, layers_init_upwards_fini_downwards);
 	tcase_add_loop_test(life, layers_init_fails_on_the_way, 0, 3);
 	tcase_add_loop_test(life, layers_give_their_reason, 0, 3);
@@ -1693,7 +1685,7 @@ static void add_structure(Suite *suite)
 
 static void add_refusals(Suite *suite)
 {
-	TCase *refusals = part(suite, "refusals");
+	TCase *refusals = suite_case(suite, "refusals", NULL, NULL);
 	tcase_add_test(refusals, layers_two_that_dispatch_are_refused);
 	tcase_add_test(refusals, layers_in_the_wrong_place_are_refused);
 	tcase_add_test(refusals, layers_whose_needs_are_not_met_are_refused);
@@ -1714,14 +1706,14 @@ Suite *t_layers(void)
 	add_structure(suite);
 	add_refusals(suite);
 
-	TCase *what = part(suite, "what it is");
+	TCase *what = suite_case(suite, "what it is", NULL, NULL);
 	tcase_add_test(what, layers_describe);
 	tcase_add_test(what, layers_describe_long_names);
 	tcase_add_loop_test(what, layers_finish_request_chooses_a_handler, 0,
 			    4);
 	tcase_add_test(what, layers_the_chosen_handlers_timeouts);
 
-	TCase *counts = part(suite, "counts");
+	TCase *counts = suite_case(suite, "counts", NULL, NULL);
 	tcase_add_loop_test(counts, layers_counts_come_back, 0,
 			    model_count * POLICIES);
 	tcase_add_loop_test(counts, layers_counts_come_back_after_a_forced_stop,

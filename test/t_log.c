@@ -1041,17 +1041,9 @@ END_TEST
 
 /* ---- the suite ------------------------------------------------------------*/
 
-static TCase *add_case(Suite *suite, const char *name)
-{
-	TCase *tcase = tcase_create(name);
-	suite_add_tcase(suite, tcase);
-	tcase_set_timeout(tcase, 15);
-	return tcase;
-}
-
 static void add_callback(Suite *suite)
 {
-	TCase *tcase = add_case(suite, "callback");
+	TCase *tcase = suite_case(suite, "callback", NULL, NULL);
 	tcase_add_loop_test(tcase, log_callback_is_told_all_there_is, 0,
 			    model_count);
 	tcase_add_test(tcase, log_callback_runs_on_several_threads_at_once);
@@ -1061,7 +1053,7 @@ static void add_callback(Suite *suite)
 
 static void add_stderr(Suite *suite)
 {
-	TCase *tcase = add_case(suite, "stderr");
+	TCase *tcase = suite_case(suite, "stderr", NULL, NULL);
 	tcase_add_test(tcase, log_writes_a_line_to_standard_error);
 	tcase_add_test(tcase, log_lines_have_at_most_1024_bytes);
 	tcase_add_test(tcase, log_keeps_to_one_line);
@@ -1091,7 +1083,7 @@ static void add_stderr(Suite *suite)
 
 static void add_errors(Suite *suite)
 {
-	TCase *tcase = add_case(suite, "handle_error");
+	TCase *tcase = suite_case(suite, "handle_error", NULL, NULL);
 	tcase_add_loop_test(tcase,
 			    log_of_handle_error_has_peer_phase_and_reason, 0,
 			    MISHAPS * model_count);

@@ -1150,17 +1150,9 @@ END_TEST
 
 /* ---- suites ---------------------------------------------------------------*/
 
-static TCase *add_case(Suite *suite, const char *name)
-{
-	TCase *tcase = tcase_create(name);
-	suite_add_tcase(suite, tcase);
-	tcase_set_timeout(tcase, 20);
-	return tcase;
-}
-
 static void add_turns(Suite *suite)
 {
-	TCase *tcase = add_case(suite, "turns");
+	TCase *tcase = suite_case(suite, "turns", NULL, NULL);
 	tcase_add_loop_test(tcase, turn_waits_until_its_deadline, 0, 2);
 	tcase_add_loop_test(tcase, turn_takes_a_batch, 0, 2 * transport_count);
 	tcase_add_loop_test(tcase, shutdown_is_tested_before_each_request, 0,
@@ -1174,7 +1166,7 @@ static void add_turns(Suite *suite)
 
 static void add_requests(Suite *suite)
 {
-	TCase *tcase = add_case(suite, "handle_request");
+	TCase *tcase = suite_case(suite, "handle_request", NULL, NULL);
 	tcase_add_loop_test(tcase, handle_request_takes_one, 0,
 			    transport_count);
 	tcase_add_loop_test(tcase, handle_request_keeps_its_timeout, 0, 4);
@@ -1184,7 +1176,7 @@ static void add_requests(Suite *suite)
 
 static void add_foreign(Suite *suite)
 {
-	TCase *tcase = add_case(suite, "foreign loops");
+	TCase *tcase = suite_case(suite, "foreign loops", NULL, NULL);
 #ifdef SS_LINUX
 	tcase_add_loop_test(tcase, foreign_loop_turns_two_servers, 0, 4);
 	tcase_add_loop_test(tcase, the_cap_opens_under_every_loop, 0,
@@ -1204,7 +1196,7 @@ static void add_foreign(Suite *suite)
 static void add_making(Suite *suite)
 {
 	int all = model_count * transport_count;
-	TCase *tcase = add_case(suite, "making");
+	TCase *tcase = suite_case(suite, "making", NULL, NULL);
 	tcase_add_loop_test(tcase, caller_binds_and_activates, 0,
 			    2 * transport_count);
 	tcase_add_loop_test(tcase, bind_that_failed_may_be_repeated, 0,
@@ -1215,25 +1207,11 @@ static void add_making(Suite *suite)
 
 static void add_hanging(Suite *suite)
 {
-	TCase *tcase = add_case(suite, "watches");
+	TCase *tcase = suite_case(suite, "watches", NULL, NULL);
 	tcase_add_loop_test(tcase, watches_are_told, 0, 2);
 	tcase_add_test(tcase, removed_watches_are_not_told);
 	tcase_add_test(tcase, watches_for_output_are_told);
 	tcase_add_loop_test(tcase, turn_now_ends_the_wait, 0, 2);
-}
-
-static void *nothing(void *arg)
-{
-	return arg;
-}
-
-/* The thread sanitizer's own thread begins with the first of ours: before any
- * test counts. */
-static void begin_threads(void)
-{
-	pthread_t thread;
-	if (pthread_create(&thread, NULL, nothing, NULL) == 0)
-		pthread_join(thread, NULL);
 }
 
 Suite *t_loop(void)

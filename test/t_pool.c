@@ -870,18 +870,9 @@ END_TEST
 
 /* ---- the suite ------------------------------------------------------------*/
 
-static TCase *add_case(Suite *suite, const char *name)
-{
-	TCase *tcase = tcase_create(name);
-	suite_add_tcase(suite, tcase);
-	tcase_add_checked_fixture(tcase, set_up, tear_down);
-	tcase_set_timeout(tcase, 20);
-	return tcase;
-}
-
 static void add_threads(Suite *suite)
 {
-	TCase *tcase = add_case(suite, "threads");
+	TCase *tcase = suite_case(suite, "threads", set_up, tear_down);
 	tcase_add_loop_test(tcase,
 			    pool_has_its_threads_from_activation_to_close, 0,
 			    transport_count);
@@ -896,7 +887,7 @@ static void add_threads(Suite *suite)
 
 static void add_places(Suite *suite)
 {
-	TCase *tcase = add_case(suite, "places");
+	TCase *tcase = suite_case(suite, "places", set_up, tear_down);
 	tcase_add_loop_test(tcase, pool_serves_so_many_at_once, 0, 8);
 	tcase_add_test(tcase, pool_has_as_few_places_as_max_active_says);
 	tcase_add_test(tcase, pool_queues_beyond_its_places);
@@ -904,38 +895,29 @@ static void add_places(Suite *suite)
 #ifdef SS_LINUX
 	tcase_add_test(tcase, pool_does_not_wake_the_loop_for_each);
 #endif
-	tcase = add_case(suite, "order");
+	tcase = suite_case(suite, "order", set_up, tear_down);
 	tcase_add_loop_test(tcase, pool_of_one_keeps_datagrams_in_order, 0, 6);
 	tcase_add_loop_test(tcase, pool_serves_clients_in_their_order, 0, 2);
 }
 
 static void add_ends(Suite *suite)
 {
-	TCase *tcase = add_case(suite, "cancel");
+	TCase *tcase = suite_case(suite, "cancel", set_up, tear_down);
 	tcase_add_loop_test(tcase, cancelled_while_it_waits_is_not_served, 0,
 			    2);
 	tcase_add_test(tcase, cancelled_between_loops_is_not_served);
-	tcase = add_case(suite, "close");
+	tcase = suite_case(suite, "close", set_up, tear_down);
 	tcase_add_test(tcase, close_of_a_full_pool_keeps_to_the_drain_deadline);
 	tcase_add_test(tcase, close_of_a_full_pool_hurries);
 	tcase_add_test(tcase, close_of_a_full_pool_abandons_its_threads_alone);
 	tcase_add_test(tcase, close_serves_who_waits_behind_idle_clients);
-	tcase = add_case(suite, "stress");
+	tcase = suite_case(suite, "stress", set_up, tear_down);
 	tcase_add_loop_test(tcase, pool_under_stress, 0, 9);
-}
-
-static void *nothing(void *arg)
-{
-	return arg;
 }
 
 Suite *t_pool(void)
 {
-	/* The thread sanitizer's own comes with the first of ours: before any
-	 * test counts. */
-	pthread_t thread;
-	if (pthread_create(&thread, NULL, nothing, NULL) == 0)
-		pthread_join(thread, NULL);
+	begin_threads();
 	Suite *suite = suite_create("t_pool");
 	add_threads(suite);
 	add_places(suite);

@@ -1427,17 +1427,9 @@ END_TEST
 
 /* ---- the suite ------------------------------------------------------------*/
 
-static TCase *add_case(Suite *suite, const char *name)
-{
-	TCase *tcase = tcase_create(name);
-	suite_add_tcase(suite, tcase);
-	tcase_set_timeout(tcase, 20);
-	return tcase;
-}
-
 static void add_serving(Suite *suite)
 {
-	TCase *tcase = add_case(suite, "serving");
+	TCase *tcase = suite_case(suite, "serving", NULL, NULL);
 	int all = plain_count * transport_count;
 	tcase_add_loop_test(
 		tcase, programs_echo_over_every_transport_under_every_model, 0,
@@ -1456,7 +1448,7 @@ static void add_serving(Suite *suite)
 
 static void add_stopping(Suite *suite)
 {
-	TCase *tcase = add_case(suite, "stopping");
+	TCase *tcase = suite_case(suite, "stopping", NULL, NULL);
 	int all = plain_count * transport_count;
 	tcase_add_loop_test(tcase, programs_stop_when_told_to, 0, all);
 	tcase_add_loop_test(tcase, programs_stop_ends_idle_clients, 0,
@@ -1477,7 +1469,7 @@ static void add_stopping(Suite *suite)
 
 static void add_words(Suite *suite)
 {
-	TCase *tcase = add_case(suite, "words");
+	TCase *tcase = suite_case(suite, "words", NULL, NULL);
 	tcase_add_test(tcase, programs_show_version_and_help);
 	tcase_add_loop_test(tcase, programs_refuse_wrong_use, 0, 4);
 	tcase_add_test(tcase, programs_take_sixteen_addresses);
@@ -1496,7 +1488,7 @@ static void add_words(Suite *suite)
 
 static void add_limits(Suite *suite)
 {
-	TCase *tcase = add_case(suite, "limits");
+	TCase *tcase = suite_case(suite, "limits", NULL, NULL);
 	tcase_add_loop_test(tcase, programs_cut_datagrams_at_max_packet, 0, 2);
 	tcase_add_loop_test(tcase, programs_full_keeps_the_next_client_waiting,
 			    0, 3 * (plain_count - 1));
@@ -1510,7 +1502,7 @@ static void add_limits(Suite *suite)
 
 static void add_client(Suite *suite)
 {
-	TCase *tcase = add_case(suite, "client");
+	TCase *tcase = suite_case(suite, "client", NULL, NULL);
 	tcase_add_loop_test(tcase, client_carries_much_through_a_pipe, 0,
 			    plain_count);
 	tcase_add_loop_test(tcase, client_shows_every_byte, 0, transport_count);
@@ -1524,7 +1516,7 @@ static void add_client(Suite *suite)
 
 static void add_demos(Suite *suite)
 {
-	TCase *tcase = add_case(suite, "demos");
+	TCase *tcase = suite_case(suite, "demos", NULL, NULL);
 	tcase_add_test(tcase, demo_hello);
 	tcase_add_test(tcase, demo_upper);
 	tcase_add_test(tcase, demo_greeting);

@@ -693,20 +693,6 @@ static void choose_seed(void)
 	fflush(stdout);
 }
 
-static void *nothing(void *arg)
-{
-	return arg;
-}
-
-/* The thread sanitizer's own thread begins with the first of ours: before any
- * test counts. */
-static void begin_threads(void)
-{
-	pthread_t thread;
-	if (pthread_create(&thread, NULL, nothing, NULL) == 0)
-		pthread_join(thread, NULL);
-}
-
 Suite *t_races(void)
 {
 	begin_threads();

@@ -117,7 +117,7 @@ static struct counts counts_now(void)
 static int kept_threads; /* a model's that stay while it serves */
 
 /* Its own thread comes with the first of the program's. */
-#ifdef __SANITIZE_THREAD__
+#ifdef SYS_TSAN
 enum { SANITIZERS = 1 };
 #else
 enum { SANITIZERS = 0 };
@@ -807,19 +807,10 @@ END_TEST
 
 /* ---- the suite ------------------------------------------------------------*/
 
-static TCase *new_case(Suite *suite, const char *name)
-{
-	TCase *tcase = tcase_create(name);
-	suite_add_tcase(suite, tcase);
-	tcase_add_checked_fixture(tcase, set_up, tear_down);
-	tcase_set_timeout(tcase, 20);
-	return tcase;
-}
-
 Suite *t_resources(void)
 {
 	Suite *suite = suite_create("t_resources");
-	TCase *tcase = new_case(suite, "storms");
+	TCase *tcase = suite_case(suite, "storms", set_up, tear_down);
 	tcase_add_loop_test(tcase, everything_comes_back_after_storms, 0,
 			    model_count * transport_count);
 	tcase_add_loop_test(tcase, everything_comes_back_from_a_crowd, 0,
@@ -832,13 +823,13 @@ Suite *t_resources(void)
 			    everything_comes_back_whatever_the_kernel_lacks, 1,
 			    WAYS);
 
-	tcase = new_case(suite, "descriptors");
+	tcase = suite_case(suite, "descriptors", set_up, tear_down);
 	tcase_add_loop_test(tcase, descriptors_are_close_on_exec_and_above_2, 0,
 			    model_count * transport_count);
 	tcase_add_loop_test(tcase, descriptors_are_in_place_without_pidfds, 0,
 			    transport_count);
 
-	tcase = new_case(suite, "children");
+	tcase = suite_case(suite, "children", set_up, tear_down);
 	tcase_add_loop_test(
 		tcase, children_are_reaped_at_once_with_their_status, 0, WAYS);
 	tcase_add_loop_test(tcase, children_print_what_is_theirs_once, 0, WAYS);

@@ -2,6 +2,7 @@
  * Listeners: which sockets are opened or adopted, with which options, and that
  * a server which cannot be made leaves nothing behind (PROMISES 17, rule 1).
  */
+#include "faults.h"
 #include "support.h"
 
 #include <arpa/inet.h>
@@ -144,31 +145,12 @@ START_TEST(listeners_are_told_with_their_real_addresses)
 }
 END_TEST
 
-/* What the resolver is made to say; glibc's lists are joined like this. */
-static const char *const *answers;
-
-static int fake_getaddrinfo(const char *host, const char *service,
-			    const struct addrinfo *hints,
-			    struct addrinfo **result)
-{
-	struct addrinfo numeric = *hints;
-	if (strcmp(host, "several.test") != 0)
-		return real.getaddrinfo(host, service, hints, result);
-	numeric.ai_flags = AI_NUMERICHOST;
-	for (int i = 0; answers[i]; i++) {
-		ck_assert_int_eq(
-			getaddrinfo(answers[i], service, &numeric, result), 0);
-		result = &(*result)->ai_next;
-	}
-	return 0;
-}
-
 START_TEST(names_with_several_addresses_bind_them_all)
 {
 	static const char *const all[] = { "127.0.0.1", "127.0.0.2",
 					   "127.0.0.3", NULL };
-	sys_table.getaddrinfo = fake_getaddrinfo;
-	answers = all;
+	sys_table.getaddrinfo = several_getaddrinfo;
+	several_addresses = all;
 	struct ss_config config = telling_at("several.test:0");
 	struct ss_server *server = made(&config);
 	ck_assert_int_eq(ss_server_listeners(server), 3);
@@ -198,14 +180,14 @@ START_TEST(names_with_foreign_addresses_bind_the_others)
 {
 	static const char *const some[] = { "127.0.0.66", "127.0.0.2", NULL };
 	static const char *const none[] = { "127.0.0.66", "127.0.0.67", NULL };
-	sys_table.getaddrinfo = fake_getaddrinfo;
+	sys_table.getaddrinfo = several_getaddrinfo;
 	sys_table.bind = foreign_bind;
-	answers = some;
+	several_addresses = some;
 	struct ss_config config = telling_at("several.test:0");
 	struct ss_server *server = made(&config);
 	ck_assert_int_eq(ss_server_listeners(server), 1);
 	expect_free(server);
-	answers = none;
+	several_addresses = none;
 	refused(&config, -EADDRNOTAVAIL, "127.0.0.67");
 	config = telling_at("127.0.0.66:0");
 	refused(&config, -EADDRNOTAVAIL,
@@ -717,20 +699,6 @@ END_TEST
 
 /* ---- rule 1 ---------------------------------------------------------------*/
 
-static struct {
-	int left;	  /* calls until one fails; 0: none does */
-	const char *what; /* the one that did */
-} fault;
-
-static bool fails(const char *what, int error)
-{
-	if (fault.left == 0 || --fault.left > 0)
-		return false;
-	fault.what = what;
-	errno = error;
-	return true;
-}
-
 static int fail_socket(int family, int type, int protocol)
 {
 	return fails("socket", ENFILE) ? -1
@@ -942,18 +910,9 @@ END_TEST
 
 /* ---- the suite ------------------------------------------------------------*/
 
-static TCase *new_case(Suite *suite, const char *name)
-{
-	TCase *tcase = tcase_create(name);
-	suite_add_tcase(suite, tcase);
-	tcase_add_checked_fixture(tcase, set_up, tear_down);
-	tcase_set_timeout(tcase, 20);
-	return tcase;
-}
-
 static void add_addresses(Suite *suite)
 {
-	TCase *tcase = new_case(suite, "addresses");
+	TCase *tcase = suite_case(suite, "addresses", set_up, tear_down);
 	tcase_add_test(tcase, listeners_are_told_with_their_real_addresses);
 	tcase_add_test(tcase, names_with_several_addresses_bind_them_all);
 	tcase_add_test(tcase, names_with_foreign_addresses_bind_the_others);
@@ -967,7 +926,7 @@ static void add_addresses(Suite *suite)
 
 static void add_adopting(Suite *suite)
 {
-	TCase *tcase = new_case(suite, "adopting");
+	TCase *tcase = suite_case(suite, "adopting", set_up, tear_down);
 	tcase_add_loop_test(tcase, descriptors_are_adopted_as_they_are, 0,
 			    2 * KINDS);
 	tcase_add_test(tcase, descriptor_0_is_adopted_and_stays);
@@ -977,7 +936,7 @@ static void add_adopting(Suite *suite)
 
 static void add_options(Suite *suite)
 {
-	TCase *tcase = new_case(suite, "options");
+	TCase *tcase = suite_case(suite, "options", set_up, tear_down);
 	tcase_add_test(tcase, sockets_may_be_prepared_before_bind);
 	tcase_add_test(tcase, reuse_of_the_address_is_the_default_of_tcp_alone);
 	tcase_add_test(tcase, servers_restart_over_time_wait);
@@ -993,7 +952,7 @@ static void add_options(Suite *suite)
 
 static void add_starts(Suite *suite)
 {
-	TCase *tcase = new_case(suite, "starts");
+	TCase *tcase = suite_case(suite, "starts", set_up, tear_down);
 	tcase_add_loop_test(tcase, starts_that_fail_leave_nothing, 0,
 			    model_count * transport_count);
 	tcase_add_test(tcase, addresses_in_use_are_named);

@@ -874,19 +874,6 @@ static void torture_requests(struct served *served, bool stream, int flavour,
 	ck_assert_msg(number > 4, "%s: only %d calls", name, number);
 }
 
-static void *nothing(void *arg)
-{
-	return arg;
-}
-
-/* A sanitizer's own thread begins with the first. */
-static void first_thread(void)
-{
-	pthread_t thread;
-	ck_assert_int_eq(pthread_create(&thread, NULL, nothing, NULL), 0);
-	ck_assert_int_eq(pthread_join(thread, NULL), 0);
-}
-
 START_TEST(request_costs_at_most_its_client_whatever_fails)
 {
 	int flavour = _i % FLAVOURS;
@@ -897,7 +884,7 @@ START_TEST(request_costs_at_most_its_client_whatever_fails)
 		return; /* a second's worth of forks, and nothing new */
 	install();
 	block_sigchld();
-	first_thread();
+	begin_threads();
 	int file = file_of_seven_bytes();
 	struct ss_config config = config_of(model, transport, &busy);
 	/* No thread is at hand: each request needs one made. */

@@ -746,7 +746,7 @@ START_TEST(idle_servers_make_no_wakeups)
 	pause_ms(WINDOW_MS);
 	ck_assert_int_eq(atomic_load(&board->counter), waits);
 	for (int i = 0; i < IDLERS; i++) {
-#ifndef __SANITIZE_THREAD__ /* which has a thread of its own */
+#ifndef SYS_TSAN /* which has a thread of its own */
 		ck_assert_int_eq(idler_switches(&idlers[i]),
 				 idlers[i].switches);
 #endif
@@ -2281,17 +2281,9 @@ END_TEST
 
 /* ---- suites ---------------------------------------------------------------*/
 
-static TCase *add_case(Suite *suite, const char *name)
-{
-	TCase *tcase = tcase_create(name);
-	suite_add_tcase(suite, tcase);
-	tcase_set_timeout(tcase, 20);
-	return tcase;
-}
-
 static void add_shutdown(Suite *suite)
 {
-	TCase *tcase = add_case(suite, "shutdown");
+	TCase *tcase = suite_case(suite, "shutdown", NULL, NULL);
 	tcase_add_loop_test(tcase, shutdown_of_an_idle_server_is_at_once, 0,
 			    SERVED);
 	tcase_add_loop_test(tcase, shutdown_from_another_thread, 0, SERVED);
@@ -2313,7 +2305,7 @@ static void add_shutdown(Suite *suite)
 static void add_close(Suite *suite)
 {
 	int all = model_count * transport_count;
-	TCase *tcase = add_case(suite, "close");
+	TCase *tcase = suite_case(suite, "close", NULL, NULL);
 	tcase_add_loop_test(tcase, close_may_be_repeated, 0, all);
 	tcase_add_loop_test(tcase, close_of_what_was_never_activated, 0,
 			    2 * transport_count);
@@ -2332,7 +2324,7 @@ static void add_close(Suite *suite)
 
 static void add_deadlines(Suite *suite)
 {
-	TCase *tcase = add_case(suite, "deadlines");
+	TCase *tcase = suite_case(suite, "deadlines", NULL, NULL);
 	tcase_add_loop_test(tcase, silent_clients_see_the_deadline, 0,
 			    2 * model_count);
 	tcase_add_loop_test(tcase, stubborn_handlers_are_forced, 0,
@@ -2348,7 +2340,7 @@ static void add_deadlines(Suite *suite)
 
 static void add_idle(Suite *suite)
 {
-	TCase *tcase = add_case(suite, "idle");
+	TCase *tcase = suite_case(suite, "idle", NULL, NULL);
 	tcase_add_loop_test(tcase, idle_clients_end_at_once, 0,
 			    2 * model_count);
 	tcase_add_loop_test(tcase, clients_before_their_first_byte_are_served,
@@ -2362,11 +2354,11 @@ static void add_idle(Suite *suite)
 
 static void add_children(Suite *suite)
 {
-	TCase *tcase = add_case(suite, "restart");
+	TCase *tcase = suite_case(suite, "restart", NULL, NULL);
 	tcase_add_loop_test(tcase, restart_over_time_wait, 0, model_count);
 	tcase_add_loop_test(tcase, restart_after_kill_9, 0,
 			    model_count * transport_count);
-	tcase = add_case(suite, "children");
+	tcase = suite_case(suite, "children", NULL, NULL);
 	tcase_add_test(tcase, orphans_see_end_of_file);
 	tcase_add_test(tcase, orphans_before_the_first_byte_see_end_of_file);
 	tcase_add_loop_test(tcase, orphans_that_block_are_forced, 0, 2);
@@ -2379,7 +2371,7 @@ static void add_children(Suite *suite)
 
 static void add_signals(Suite *suite)
 {
-	TCase *tcase = add_case(suite, "signals");
+	TCase *tcase = suite_case(suite, "signals", NULL, NULL);
 	tcase_add_test(tcase,
 		       signals_to_a_newborn_child_do_not_stop_its_parent);
 	tcase_add_test(tcase, signals_to_a_child_do_not_stop_its_parent);
@@ -2391,7 +2383,7 @@ static void add_signals(Suite *suite)
 
 static void add_reaching(Suite *suite)
 {
-	TCase *tcase = add_case(suite, "reaching in");
+	TCase *tcase = suite_case(suite, "reaching in", NULL, NULL);
 	tcase_add_loop_test(tcase, cancel_ends_a_request_that, 0, 4 * SERVED);
 	tcase_add_test(tcase, cancel_kills_a_child);
 	tcase_add_test(tcase, wake_does_not_reach_a_child);
@@ -2401,20 +2393,6 @@ static void add_reaching(Suite *suite)
 	tcase_add_test(tcase, each_shows_children);
 	tcase_add_loop_test(tcase, holding_leaves_clients_in_the_backlog, 0,
 			    SERVED * transport_count);
-}
-
-static void *nothing(void *arg)
-{
-	return arg;
-}
-
-/* The thread sanitizer's own thread begins with the first of ours: before any
- * test counts. */
-static void begin_threads(void)
-{
-	pthread_t thread;
-	if (pthread_create(&thread, NULL, nothing, NULL) == 0)
-		pthread_join(thread, NULL);
 }
 
 Suite *t_stop(void)

@@ -2799,14 +2799,6 @@ START_TEST(stream_empty_packets_survive_a_full_queue)
 }
 END_TEST
 
-static TCase *add_case(Suite *suite, const char *name)
-{
-	TCase *tcase = tcase_create(name);
-	suite_add_tcase(suite, tcase);
-	tcase_set_timeout(tcase, 20);
-	return tcase;
-}
-
 static void add_reading(TCase *tcase)
 {
 	tcase_add_test(tcase, stream_reads_lines);
@@ -2920,11 +2912,11 @@ Suite *t_stream(void)
 {
 	Suite *suite = suite_create("t_stream");
 	int n = combinations();
-	add_reading(add_case(suite, "reading"));
-	add_writing(add_case(suite, "writing"), n);
-	add_files(add_case(suite, "files"), n);
-	add_hostility(add_case(suite, "hostility"), n);
-	add_sockets(add_case(suite, "sockets"), n);
-	add_stdio(add_case(suite, "stdio"), n);
+	add_reading(suite_case(suite, "reading", NULL, NULL));
+	add_writing(suite_case(suite, "writing", NULL, NULL), n);
+	add_files(suite_case(suite, "files", NULL, NULL), n);
+	add_hostility(suite_case(suite, "hostility", NULL, NULL), n);
+	add_sockets(suite_case(suite, "sockets", NULL, NULL), n);
+	add_stdio(suite_case(suite, "stdio", NULL, NULL), n);
 	return suite;
 }

@@ -2,6 +2,7 @@
  * Further streams of a handler: read, written, framed and waited for like its
  * own, and ended with it, in every model.
  */
+#include "faults.h"
 #include "support.h"
 
 #include <fcntl.h>
@@ -420,20 +421,6 @@ START_TEST(streams_are_over_stream_sockets)
 END_TEST
 
 /* ---- what may fail --------------------------------------------------------*/
-
-static struct {
-	int left; /* this many calls succeed, and then one fails */
-	const char *what;
-} fault;
-
-static bool fails(const char *what, int code)
-{
-	if (!fault.left || --fault.left)
-		return false;
-	fault.what = what;
-	errno = code;
-	return true;
-}
 
 static int fail_getsockopt(int fd, int level, int name, void *value,
 			   socklen_t *len)
@@ -1152,19 +1139,10 @@ START_TEST(streams_count_from_where_it_is_said)
 }
 END_TEST
 
-static TCase *new_case(Suite *suite, const char *name)
-{
-	TCase *tcase = tcase_create(name);
-	suite_add_tcase(suite, tcase);
-	tcase_add_checked_fixture(tcase, set_up, tear_down);
-	tcase_set_timeout(tcase, 20);
-	return tcase;
-}
-
 Suite *t_streams(void)
 {
 	Suite *suite = suite_create("t_streams");
-	TCase *tcase = new_case(suite, "one");
+	TCase *tcase = suite_case(suite, "one", set_up, tear_down);
 	tcase_add_loop_test(tcase, streams_are_read_and_written, 0, KINDS);
 	tcase_add_test(tcase, streams_have_a_file);
 	tcase_add_loop_test(tcase, streams_send_files_and_are_detached, 0,
@@ -1182,7 +1160,7 @@ Suite *t_streams(void)
 	tcase_add_test(tcase, streams_count_from_where_it_is_said);
 	tcase_add_loop_test(tcase, streams_of_requests_in_memory, 0,
 			    IN_MEMORY * KINDS);
-	tcase = new_case(suite, "every model");
+	tcase = suite_case(suite, "every model", set_up, tear_down);
 	tcase_add_loop_test(tcase, streams_are_waited_for, 0,
 			    WAITING * model_count * KINDS);
 	tcase_add_loop_test(tcase, streams_are_read_past_descriptors, 0,

@@ -1111,18 +1111,9 @@ END_TEST
 
 /* ---- the suite ------------------------------------------------------------*/
 
-static TCase *new_case(Suite *suite, const char *name)
-{
-	TCase *tcase = tcase_create(name);
-	suite_add_tcase(suite, tcase);
-	tcase_add_checked_fixture(tcase, set_up, tear_down);
-	tcase_set_timeout(tcase, 20);
-	return tcase;
-}
-
 static void add_arriving(Suite *suite)
 {
-	TCase *tcase = new_case(suite, "arriving");
+	TCase *tcase = suite_case(suite, "arriving", set_up, tear_down);
 	int all = BOTH * model_count;
 	tcase_add_loop_test(tcase, packets_of_every_size_come_back_whole, 0,
 			    all);
@@ -1134,7 +1125,7 @@ static void add_arriving(Suite *suite)
 
 static void add_replies(Suite *suite)
 {
-	TCase *tcase = new_case(suite, "replies");
+	TCase *tcase = suite_case(suite, "replies", set_up, tear_down);
 	int all = BOTH * model_count;
 	tcase_add_loop_test(tcase,
 			    replies_are_sent_only_when_something_was_written, 0,
@@ -1151,7 +1142,7 @@ static void add_replies(Suite *suite)
 
 static void add_loops(Suite *suite)
 {
-	TCase *tcase = new_case(suite, "loops");
+	TCase *tcase = suite_case(suite, "loops", set_up, tear_down);
 	tcase_add_loop_test(tcase, packets_from_our_own_address_are_dropped, 0,
 			    BOTH * model_count);
 	tcase_add_loop_test(tcase, packets_from_our_other_addresses_are_dropped,
@@ -1165,7 +1156,7 @@ static void add_loops(Suite *suite)
 
 static void add_lost(Suite *suite)
 {
-	TCase *tcase = new_case(suite, "lost");
+	TCase *tcase = suite_case(suite, "lost", set_up, tear_down);
 	int all = BOTH * model_count;
 	tcase_add_loop_test(tcase, errors_of_lost_clients_stop_nothing, 0, all);
 	tcase_add_loop_test(tcase, errors_of_replies_cost_one_reply, 0, all);
@@ -1178,7 +1169,7 @@ static void add_lost(Suite *suite)
 
 static void add_several(Suite *suite)
 {
-	TCase *tcase = new_case(suite, "several");
+	TCase *tcase = suite_case(suite, "several", set_up, tear_down);
 	tcase_add_test(tcase, fibers_take_and_answer_many_at_once);
 	tcase_add_loop_test(
 		tcase, replies_that_cannot_leave_together_leave_alone, 0, 18);

@@ -869,18 +869,9 @@ END_TEST
 
 /* ---- the suite ------------------------------------------------------------*/
 
-static TCase *new_case(Suite *suite, const char *name)
-{
-	TCase *tcase = tcase_create(name);
-	suite_add_tcase(suite, tcase);
-	tcase_add_checked_fixture(tcase, set_up, tear_down);
-	tcase_set_timeout(tcase, 20);
-	return tcase;
-}
-
 static void add_presence(Suite *suite)
 {
-	TCase *tcase = new_case(suite, "presence");
+	TCase *tcase = suite_case(suite, "presence", set_up, tear_down);
 	tcase_add_loop_test(tcase, stale_files_are_replaced, 0, 3 * BOTH);
 	tcase_add_loop_test(tcase, files_of_a_killed_server_are_replaced, 0,
 			    BOTH);
@@ -894,7 +885,7 @@ static void add_presence(Suite *suite)
 
 static void add_removal(Suite *suite)
 {
-	TCase *tcase = new_case(suite, "removal");
+	TCase *tcase = suite_case(suite, "removal", set_up, tear_down);
 	tcase_add_loop_test(tcase, own_files_go_at_close, 0, BOTH);
 	tcase_add_loop_test(tcase, files_of_a_successor_are_kept, 0, BOTH);
 	tcase_add_loop_test(tcase, files_that_have_gone_are_not_missed, 0,
@@ -913,7 +904,7 @@ static void add_removal(Suite *suite)
 
 static void add_names(Suite *suite)
 {
-	TCase *tcase = new_case(suite, "names");
+	TCase *tcase = suite_case(suite, "names", set_up, tear_down);
 	tcase_add_test(tcase, missing_directories_are_named);
 	tcase_add_loop_test(tcase, paths_have_a_longest_length, 0, BOTH);
 	tcase_add_loop_test(tcase, abstract_names_have_no_file, 0, BOTH);
@@ -926,7 +917,7 @@ static void add_names(Suite *suite)
 
 static void add_locks(Suite *suite)
 {
-	TCase *tcase = new_case(suite, "locks");
+	TCase *tcase = suite_case(suite, "locks", set_up, tear_down);
 	tcase_add_loop_test(tcase, locks_are_kept_until_the_server_listens, 0,
 			    BOTH);
 	tcase_add_loop_test(tcase, locks_are_no_way_into_other_files, 0, BOTH);

@@ -8,18 +8,17 @@
 
 #include <stddef.h>
 
+#include "../sys.h"
+
 #ifdef __has_feature
 #if __has_feature(address_sanitizer)
 #define TOOLS_ASAN 1
-#endif
-#if __has_feature(thread_sanitizer)
-#define TOOLS_TSAN 1
 #endif
 #endif
 #ifdef __SANITIZE_ADDRESS__
 #define TOOLS_ASAN 1
 #endif
-#ifdef __SANITIZE_THREAD__
+#ifdef SYS_TSAN
 #define TOOLS_TSAN 1
 #endif
 #if defined(TOOLS_ASAN) || defined(TOOLS_TSAN)
