@@ -60,21 +60,29 @@ void fiber_wake(struct fiber *fiber)
 
 /* ---- switching ------------------------------------------------------------*/
 
-#ifndef NDEBUG
-/* Whoever waits otherwise than by the library's calls stops all the others. */
-static void watch_time(const struct fiber *fiber, struct fiber_loop *loop,
-		       int64_t begun)
+/* Whoever waits otherwise than by the library's calls stops all the others:
+ * between these two it is timed, in debug builds. */
+static void begin_turn(struct fiber_loop *loop)
 {
-	int64_t ms = sys_now_ms() - begun;
+	(void)loop;
+#ifndef NDEBUG
+	loop->turn_began = sys_now_ms();
+#endif
+}
+
+static void end_turn(struct fiber_loop *loop, const struct ss_request *req)
+{
+	(void)loop, (void)req;
+#ifndef NDEBUG
+	int64_t ms = sys_now_ms() - loop->turn_began;
 	const struct ss_handler *handler = ss_server_handler(loop->server);
 	if (ms < BLOCKED_MS)
 		return;
-	ss_log(loop->server, SS_LOG_WARNING,
-	       fiber ? ss_request_id(fiber->req) : 0,
+	ss_log(loop->server, SS_LOG_WARNING, req ? ss_request_id(req) : 0,
 	       "handler %s kept its loop for %lld ms",
 	       handler->name ? handler->name : "?", (long long)ms);
-}
 #endif
+}
 
 /* The last one is kept at hand, but where the sanitizers must be told. */
 static void give_stack(struct fiber_loop *loop, char *base)
@@ -127,16 +135,12 @@ static void look_at_replies(struct fiber_loop *loop)
 
 static void resume(struct fiber_loop *loop, struct fiber *fiber)
 {
-#ifndef NDEBUG
-	int64_t begun = sys_now_ms();
-#endif
+	begin_turn(loop);
 	loop->current = fiber;
 	context_switch(&loop->context, &fiber->context);
 	loop->current = NULL;
 	const struct fiber *done = loop->done;
-#ifndef NDEBUG
-	watch_time(done ? NULL : fiber, loop, begun);
-#endif
+	end_turn(loop, done ? NULL : fiber->req);
 	if (!done)
 		return;
 	loop->done = NULL;
@@ -250,16 +254,50 @@ static void step(struct fiber_loop *loop, struct ss_request *req)
 		keep_reply(loop, req);
 }
 
+static struct ss_request *next_of_round(struct fiber_loop *loop)
+{
+	struct ss_request *req = loop->round;
+	if (req)
+		loop->round = fiber_task(loop, req)->next;
+	return req;
+}
+
+static void inhabit(struct fiber *fiber, struct ss_request *req)
+{
+	struct task *task = fiber_task(fiber->loop, req);
+	task->state = TASK_FIBER;
+	task->fiber = fiber;
+	fiber->req = req;
+	fiber->task = task;
+}
+
+/* Who ends before it has to wait leaves the stack to the next of the round:
+ * that spares both two switches.  Replies are sent from the loop's. */
+static bool pass_on(struct fiber *fiber)
+{
+	struct fiber_loop *loop = fiber->loop;
+	struct ss_request *next =
+		loop->reply_count ? NULL : next_of_round(loop);
+	if (!next)
+		return false;
+	end_turn(loop, NULL);
+	begin_turn(loop);
+	inhabit(fiber, next);
+	return true;
+}
+
 static void live(void *arg)
 {
 	struct fiber *fiber = arg;
 	struct fiber_loop *loop = fiber->loop;
-	step(loop, fiber->req);
+	do
+		step(loop, fiber->req);
+	while (pass_on(fiber));
 	loop->done = fiber;
 	context_exit(&fiber->context, &loop->context);
 }
 
-static struct fiber *new_fiber(struct fiber_loop *loop, struct ss_request *req)
+static struct fiber *new_fiber(struct fiber_loop *loop)
 {
 	char *base = take_stack(loop);
 	if (!base)
@@ -268,8 +306,6 @@ static struct fiber *new_fiber(struct fiber_loop *loop, struct ss_request *req)
 	room &= ~(size_t)15;
 	struct fiber *fiber = (struct fiber *)(base + room);
 	*fiber = (struct fiber){ .loop = loop,
-				 .req = req,
-				 .task = fiber_task(loop, req),
 				 .base = base,
 				 .deadline = SS_NONE };
 	context_init(&fiber->context, base, room, live, fiber);
@@ -281,10 +317,9 @@ static struct fiber *new_fiber(struct fiber_loop *loop, struct ss_request *req)
 static bool start(struct fiber_loop *loop, struct ss_request *req)
 {
 	struct task *task = fiber_task(loop, req);
-	struct fiber *fiber = new_fiber(loop, req);
+	struct fiber *fiber = new_fiber(loop);
 	if (fiber) {
-		task->state = TASK_FIBER;
-		task->fiber = fiber;
+		inhabit(fiber, req);
 		resume(loop, fiber);
 		return true;
 	}
@@ -315,16 +350,15 @@ static void run_ready(struct fiber_loop *loop)
 
 static void run_starting(struct fiber_loop *loop)
 {
-	struct ss_request *next = loop->starting.first;
-	struct ss_request *last = loop->starting.last;
+	struct ss_request *req, *last = loop->starting.last;
+	loop->round = loop->starting.first;
 	loop->starting = (struct request_queue){ NULL, NULL };
 	loop->starved_until = 0;
-	while (next) {
-		struct ss_request *req = next;
-		next = fiber_task(loop, req)->next;
+	while ((req = next_of_round(loop))) {
 		if (start(loop, req))
 			continue;
 		/* The rest waits for memory, before any newer one. */
+		loop->round = NULL;
 		fiber_task(loop, last)->next = loop->starting.first;
 		if (!loop->starting.first)
 			loop->starting.last = last;

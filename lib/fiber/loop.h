@@ -78,7 +78,9 @@ struct fiber_loop {
 	char *spare;	    /* a stack, warm, for the next to start */
 	struct fiber_list ready;
 	struct request_queue starting;
-	int64_t starved_until; /* no memory for a stack; 0 */
+	struct ss_request *round; /* those of them whose turn it is */
+	int64_t turn_began;	  /* debug: when who runs began to */
+	int64_t starved_until;	  /* no memory for a stack; 0 */
 	stack_t alternate; /* from where an overflow is told; of ss_sp NULL it
 			      is not */
 	struct ss_request *replies[SS_REPLIES_MAX];
