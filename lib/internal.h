@@ -436,8 +436,11 @@ struct ss_request {
 	unsigned char timeout;	    /* enum ss_timeout that struck */
 	unsigned char timeout_kind; /* that `deadline` stands for */
 	bool timed;		    /* some time-out is set */
-	bool dgram : 1, truncated : 1, eof : 1, eof_told : 1;
-	bool reply_wanted;    /* datagram: even an empty one */
+	/* Set before others see it; bits that change later would share a byte
+	 * with these, which other threads read. */
+	bool dgram : 1, truncated : 1;
+	bool reply_wanted; /* datagram: even an empty one */
+	bool eof : 1, eof_told : 1;
 	bool midway;	      /* within a message: io_ms, not idle_ms */
 	bool resumed;	      /* the deadline is set for the next read */
 	bool steps;	      /* ss_request_step: its stack is given back */
