@@ -71,6 +71,11 @@ STRETCH_asan := 6
 STRETCH_tsan := 10
 STRETCH_cov := 6
 
+# Suites that run at a time, for each processor: they wait more than they work,
+# but under the sanitizers.
+JOBS_release := 2
+JOBS_debug := 2
+
 # gcc 12's thread sanitizer dies at start where the kernel spreads mappings
 # over more than 28 bits (vm.mmap_rnd_bits): without randomisation it never.
 UNSPREAD_tsan = $$(setarch $$(uname -m) -R true 2>/dev/null && \
@@ -201,7 +206,7 @@ help: ## this list
 		sub(/:.*/, "", $$1); printf "make %-14s %s\n", $$1, $$2 }' Makefile
 	@echo
 	@echo 'VARIANT=release|debug|asan|tsan|cov  PORTABLE=1  WERROR=1  V=1'
-	@echo 'SS_JOBS=suites that make test runs at a time, by default one a processor'
+	@echo 'SS_JOBS=suites that make test runs at a time, by default one or two a processor'
 	@echo 'CC CFLAGS CPPFLAGS LDFLAGS  PREFIX DESTDIR LIBDIR INCLUDEDIR MANDIR'
 	@echo 'BUILD=dir, by default build/$$VARIANT'
 
@@ -310,6 +315,8 @@ run-tests: all $(RUNNER) $(PEERS)
 second_deadlock_stack=1 die_after_fork=0}"; \
 	export CK_TIMEOUT_MULTIPLIER="$${CK_TIMEOUT_MULTIPLIER-$(or \
 		$(STRETCH_$(VARIANT)),1)}"; \
+	export SS_JOBS="$${SS_JOBS-$$(($(or $(JOBS_$(VARIANT)),1) * \
+		$$(getconf _NPROCESSORS_ONLN)))}"; \
 	$(if $(SUITE),export SS_SUITE=$(SUITE);) \
 	$(UNSPREAD_$(VARIANT)) $(RUNNER)
 

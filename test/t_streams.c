@@ -1028,6 +1028,7 @@ START_TEST(streams_are_not_left_open_in_children)
 	struct ss_config config = { .addresses = { "127.0.0.1:0" },
 				    .mixins = { { &ss_forking_mixin, NULL } },
 				    .handler = &child,
+				    .drain_ms = 100, /* it ends no sooner */
 				    .log_level = SS_NONE };
 	struct ss_server *forking = made(&config);
 	config.mixins[0].layer = NULL;
