@@ -447,6 +447,55 @@ START_TEST(handlers_wait_beside_one_another)
 }
 END_TEST
 
+static int sleep_or_answer(struct ss_request *req)
+{
+	char byte;
+	int r = 0;
+	ssize_t n = ss_read(req, &byte, 1);
+	if (n == 1 && byte == 's')
+		r = ss_sleep(req, 20);
+	if (n == 1 && r == 0)
+		n = ss_write(req, &byte, 1);
+	return n == 1 && r == 0 ? SS_AGAIN : (int)n;
+}
+
+static const struct ss_handler dozing = { .name = "dozing",
+					  .handle = sleep_or_answer };
+
+/* Those that are told of by one wait run one after another on one stack, but
+ * who waits keeps it, and the next have another. */
+START_TEST(a_round_goes_on_beside_who_waits)
+{
+	static const char said[] = "aassbcsdesf";
+	enum { CLIENTS = sizeof(said) - 1, SLEEPERS = 4 };
+	int fds[CLIENTS];
+	struct ss_config config = config_for(&one_loop, &dozing);
+	struct ss_server *server = made(&config);
+	count_stacks();
+	for (int i = 0; i < CLIENTS; i++)
+		fds[i] = dial(url_of(server));
+	while (live_requests(server) < CLIENTS)
+		ss_server_turn(server, 0);
+	for (int round = 0; round < 3; round++) {
+		for (int i = 0; i < CLIENTS; i++)
+			ck_assert_int_eq(send(fds[i], said + i, 1, 0), 1);
+		ss_server_turn(server, 0);
+		for (int i = 0; i < CLIENTS; i++)
+			ck_assert(silent(fds[i]) == (said[i] == 's'));
+		int64_t until = clock_ms() + WAIT_MS;
+		for (int i = 0; i < CLIENTS; i++)
+			while (said[i] == 's' && silent(fds[i])) {
+				ck_assert_int_lt(clock_ms(), until);
+				ss_server_turn(server, clock_ms() + 20);
+			}
+	}
+	ck_assert_int_eq(atomic_load(&board->made), SLEEPERS + 1);
+	for (int i = 0; i < CLIENTS; i++)
+		close(fds[i]);
+	ck_assert_int_eq(ss_server_free(server), 0);
+}
+END_TEST
+
 enum { BUSY = 1024, BUDGET = 64 };
 
 /* Who ran last, for how many calls on end, and the most of that. */
@@ -1333,6 +1382,7 @@ static void add_turns(Suite *suite)
 {
 	TCase *tcase = suite_case(suite, "turns", set_up, tear_down);
 	tcase_add_test(tcase, handlers_wait_beside_one_another);
+	tcase_add_test(tcase, a_round_goes_on_beside_who_waits);
 	tcase_add_loop_test(tcase, who_need_not_wait_lets_others_run, 0, 2);
 	tcase_add_test(tcase, sleepers_wake_in_turn);
 	tcase_add_test(tcase, loops_share_evenly_and_keep_theirs);
