@@ -683,6 +683,11 @@ void slow_clock_end(void)
 	atomic_store(slow_since, 0);
 }
 
+bool log_of_a_busy_machine(const char *text)
+{
+	return strstr(text, "kept its loop") != NULL;
+}
+
 bool have(const char *program)
 {
 	char command[128];

@@ -203,6 +203,10 @@ void slow_clock_install(void);
 void slow_clock_begin(void);
 void slow_clock_end(void);
 
+/* A line of the log that tells of the machine, not of the test: where much else
+ * goes on a fiber that hardly runs has kept its loop. */
+bool log_of_a_busy_machine(const char *text);
+
 /* A program that is on this machine. */
 bool have(const char *program);
 

@@ -496,6 +496,49 @@ START_TEST(a_round_goes_on_beside_who_waits)
 }
 END_TEST
 
+#ifndef NDEBUG
+static int keep_the_loop(struct ss_request *req)
+{
+	char byte;
+	ssize_t n = ss_read(req, &byte, 1);
+	if (n == 1 && byte == 's')
+		pause_ms(120); /* not the library's */
+	return n == 1 ? SS_AGAIN : (int)n;
+}
+
+static void note_keeper(void *arg, int level, struct ss_server *server,
+			uint64_t id, const char *text)
+{
+	(void)arg, (void)server, (void)id;
+	if (level == SS_LOG_WARNING &&
+	    strstr(text, "handler rude kept its loop for "))
+		atomic_fetch_add(&board->ended, 1);
+}
+
+/* Whether it leaves its stack to the next, or has it from the one before. */
+START_TEST(who_keeps_the_loop_is_named)
+{
+	static const struct ss_handler rude = { .name = "rude",
+						.handle = keep_the_loop };
+	struct ss_config config = config_for(&one_loop, &rude);
+	config.log = note_keeper;
+	struct ss_server *server = made(&config);
+	int fds[2];
+	for (int i = 0; i < 2; i++)
+		fds[i] = dial(url_of(server));
+	while (live_requests(server) < 2)
+		ss_server_turn(server, 0);
+	send_text(fds[0], _i ? "a" : "s");
+	send_text(fds[1], _i ? "s" : "a");
+	ss_server_turn(server, 0);
+	ck_assert_int_ge(atomic_load(&board->ended), 1);
+	for (int i = 0; i < 2; i++)
+		close(fds[i]);
+	ck_assert_int_eq(ss_server_free(server), 0);
+}
+END_TEST
+#endif
+
 enum { BUSY = 1024, BUDGET = 64 };
 
 /* Who ran last, for how many calls on end, and the most of that. */
@@ -1383,6 +1426,9 @@ static void add_turns(Suite *suite)
 	TCase *tcase = suite_case(suite, "turns", set_up, tear_down);
 	tcase_add_test(tcase, handlers_wait_beside_one_another);
 	tcase_add_test(tcase, a_round_goes_on_beside_who_waits);
+#ifndef NDEBUG
+	tcase_add_loop_test(tcase, who_keeps_the_loop_is_named, 0, 2);
+#endif
 	tcase_add_loop_test(tcase, who_need_not_wait_lets_others_run, 0, 2);
 	tcase_add_test(tcase, sleepers_wake_in_turn);
 	tcase_add_test(tcase, loops_share_evenly_and_keep_theirs);
