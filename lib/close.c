@@ -87,6 +87,7 @@ static void take_queued(struct ss_server *server)
 			take_from(server, listener);
 		worker_stop_listening(server, listener);
 	}
+	crowd_taken(server);
 	ss_hold(server, SS_HOLD_STOPPING);
 }
 

@@ -97,6 +97,7 @@ static void enter(struct ss_server *server, struct ss_request *req)
 	server->active++;
 	req->entered = true;
 	count(&server->slot->active);
+	crowd_join(server);
 	adjust(server);
 }
 
@@ -116,6 +117,8 @@ void gate_leave(struct ss_server *server, struct ss_request *req)
 		return;
 	req->entered = false;
 	server->active--;
+	if (!req->running)
+		crowd_begun(server);
 	atomic_fetch_sub(&server->slot->active, 1);
 	adjust(server);
 }

@@ -118,6 +118,10 @@ struct ss_server {
 	struct level *levels;
 	int level_count;
 	unsigned flags;
+	/* crowd.c; written under lock */
+	atomic_bool crowded;
+	atomic_llong crowd_since;
+
 	size_t request_states; /* bytes of all layers' request states */
 	void *states;
 	char describe[256];
@@ -169,6 +173,7 @@ struct ss_server {
 
 	/* accept.c: the serving thread */
 	int64_t taken_at; /* what is accepted now */
+	int in_a_row;	  /* let in since the listeners had no more */
 	bool failing; /* it was said, and has not worked for a while since */
 	int64_t failed_at; /* the last time */
 	int backoff_ms;	   /* how long it rested; 0: not since it worked */
@@ -191,6 +196,10 @@ struct ss_server {
 		*waiting; /* accepted, beyond max_active: the oldest */
 	struct ss_request **waiting_end;
 	int waiting_count;
+	/* crowd.c */
+	pthread_cond_t dispersed;
+	bool taking;   /* the serving thread is not at the crowd's end */
+	int not_begun; /* let in, and nothing runs them yet */
 	struct ss_request *spares; /* ended ones, for the next */
 	int spare_count;
 	struct buffer *lent; /* read buffers that nobody has now */
@@ -326,6 +335,16 @@ void accept_recover(struct ss_server *server);
 void accept_error(struct ss_server *server, struct ss_request *req, int code,
 		  enum ss_phase phase);
 
+/* crowd.c */
+/* With the lock held, on the serving thread: one more is let in. */
+void crowd_join(struct ss_server *server);
+/* With the lock held: one that was let in runs, or has ended without. */
+void crowd_begun(struct ss_server *server);
+/* The serving thread: those who can be taken have been. */
+void crowd_taken(struct ss_server *server);
+/* Before a request reads in a crowd: it may have to wait. */
+void crowd_make_way(struct ss_request *req);
+
 /* gate.c */
 bool gate_open(const struct ss_server *server);
 bool gate_enter(struct ss_server *server, struct ss_request *req);
@@ -441,9 +460,10 @@ struct ss_request {
 	bool dgram : 1, truncated : 1;
 	bool reply_wanted; /* datagram: even an empty one */
 	bool eof : 1, eof_told : 1;
-	bool midway;	      /* within a message: io_ms, not idle_ms */
-	bool resumed;	      /* the deadline is set for the next read */
-	bool steps;	      /* ss_request_step: its stack is given back */
+	unsigned free_reads : 2; /* in crowds */
+	bool midway;		 /* within a message: io_ms, not idle_ms */
+	bool resumed;		 /* the deadline is set for the next read */
+	bool steps;		 /* ss_request_step: its stack is given back */
 	bool replying;	      /* ss_request_step: its reply is left to send */
 	unsigned char streak; /* calls that did not wait, one after another */
 	bool registered, running;

@@ -69,6 +69,7 @@ void ss_watch_remove(struct ss_server *server, struct ss_watch *watch)
 void loop_listen(struct ss_server *server)
 {
 	if (!gate_open(server)) {
+		crowd_taken(server);
 		for (int i = 0; server->worker && i < server->listener_count;
 		     i++)
 			listener_unwatch(server, server->listeners[i]);
@@ -201,6 +202,9 @@ int loop_step(struct ss_server *server, int64_t deadline, int budget)
 	while ((waiting = gate_next(server)))
 		accept_dispatch(server, waiting);
 	int taken = accept_ready(server, budget);
+	/* By turns of one nobody learns how many there are. */
+	if (taken < budget || budget == 1)
+		crowd_taken(server);
 	if (taken > 0)
 		worker_make_way(server);
 	/* A foreign loop waits on the descriptor as it is left here. */
@@ -222,8 +226,10 @@ static int claimed(struct ss_server *server,
 	server->turning = true;
 	int r = run(server, deadline);
 	server->turning = false;
-	if (r == -ECANCELED)
+	if (r == -ECANCELED) {
+		crowd_taken(server);
 		stop_take(server);
+	}
 	return r;
 }
 

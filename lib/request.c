@@ -147,8 +147,10 @@ bool request_runs_here(struct ss_server *server)
 static void begin_running(struct ss_request *req)
 {
 	struct ss_server *server = req->server;
-	req->running = true;
 	pthread_mutex_lock(&server->lock);
+	req->running = true;
+	if (req->entered)
+		crowd_begun(server);
 	bool on_loop = !server->child && server->owned &&
 		       pthread_equal(server->owner, pthread_self());
 	bool parks = server->flags & SS_LAYER_PARKS;

@@ -4,6 +4,8 @@
 #include <stdarg.h>
 #include <stdio.h>
 
+#include "thread.h"
+
 enum { DRAIN_MS = 10000, QUEUE_SIZE = 128 };
 enum {
 	PAGE = 4096,
@@ -184,19 +186,19 @@ static void free_config(struct ss_config *config)
 
 static int init_lock(struct ss_server *server)
 {
-	pthread_condattr_t monotonic;
-	int error = pthread_condattr_init(&monotonic);
-	if (error)
-		return -error;
-	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
-	error = pthread_cond_init(&server->changed, &monotonic);
-	pthread_condattr_destroy(&monotonic);
-	if (error)
-		return -error;
-	error = pthread_mutex_init(&server->lock, NULL);
-	if (error)
-		pthread_cond_destroy(&server->changed);
-	return -error;
+	int r = thread_cond_init(&server->changed);
+	if (r < 0)
+		return r;
+	r = thread_cond_init(&server->dispersed);
+	if (r < 0)
+		goto no_dispersed;
+	r = -pthread_mutex_init(&server->lock, NULL);
+	if (r == 0)
+		return 0;
+	pthread_cond_destroy(&server->dispersed);
+no_dispersed:
+	pthread_cond_destroy(&server->changed);
+	return r;
 }
 
 static void destroy(struct ss_server *server)
@@ -213,6 +215,7 @@ static void destroy(struct ss_server *server)
 	layers_free(server);
 	free_config(&server->config);
 	pthread_mutex_destroy(&server->lock);
+	pthread_cond_destroy(&server->dispersed);
 	pthread_cond_destroy(&server->changed);
 	sys_free(server);
 }

@@ -215,6 +215,8 @@ static ssize_t read_some(struct ss_request *req, void *given, size_t n)
 	if (timeout_deadline(req, POLLIN) != SS_NONE && timeout_overdue(req))
 		return -ETIMEDOUT;
 	stream_pause(req);
+	if (atomic_load_explicit(&req->server->crowded, memory_order_relaxed))
+		crowd_make_way(req);
 	for (;;) {
 		if (stream_forced(req))
 			return -ECANCELED;

@@ -1,4 +1,4 @@
-/* Threads and conditions, as the models that have threads make them. */
+/* Threads and conditions, as all that has threads makes them. */
 #include "thread.h"
 
 int thread_cond_init(pthread_cond_t *cond)

@@ -84,7 +84,7 @@ SS_API ssize_t ss_memory_exchange_packet(const struct ss_handler *handler,
 
 /* ---- models ---------------------------------------------------------------*/
 
-/* A thread per request. */
+/* A thread per request; those that are served make way for crowds. */
 SS_API extern const struct ss_layer ss_threading_mixin;
 struct ss_threading_options {
 	size_t stack_size; /* bytes; 0: the system's default */
