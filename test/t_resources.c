@@ -303,6 +303,36 @@ START_TEST(everything_comes_back_from_a_crowd)
 }
 END_TEST
 
+static const struct ss_layer large = { .name = "large", .request_size = 8192 };
+
+static const struct ss_handler plain = { .name = "plain", .handle = echo };
+
+/* Each has a request, and a buffer with the begin of a line, at the same time:
+ * what is kept of that is for a few only. */
+START_TEST(most_of_a_crowds_memory_goes_back)
+{
+	enum { FIBER1 = 9, ALL = 500, KEPT = 2 << 20 };
+	struct ss_config config =
+		counted(&models[FIBER1], &transports[0], &plain);
+	use_last(&config, &large, NULL);
+	struct node node;
+	int fd[ALL];
+	node_start(&node, &config);
+	storm(node.url, true, false);
+	struct counts before = quiet_counts();
+	for (int i = 0; i < ALL; i++) {
+		fd[i] = dial(node.url);
+		send_text(fd[i], "hello\nhel");
+		expect_text(fd[i], "hello\n");
+	}
+	for (int i = 0; i < ALL; i++)
+		close(fd[i]);
+	struct counts after = quiet_counts();
+	ck_assert_int_le((long)after.bytes, (long)before.bytes + KEPT);
+	ck_assert_int_eq(node_stop(&node), 0);
+}
+END_TEST
+
 /* What tells where a packet was sent to is kept with it. */
 START_TEST(everything_comes_back_of_addresses)
 {
@@ -688,13 +718,21 @@ static void reap_everything(int signal)
 	errno = error;
 }
 
+/* What it was when the server was made. */
+static void earlier(int signal)
+{
+	(void)signal;
+}
+
 static int serve_under(struct ss_server *server, void (*disposition)(int))
 {
 	struct sigaction action = { .sa_handler = disposition }, old, after;
 	sigaction(SIGCHLD, &action, &old);
 	int r = ss_serve_forever(server);
 	sigaction(SIGCHLD, &old, &after);
-	return after.sa_handler == disposition ? r : -EINVAL;
+	bool kept =
+		old.sa_handler == earlier && after.sa_handler == disposition;
+	return kept ? r : -EINVAL;
 }
 
 static int serve_under_default(struct ss_server *server)
@@ -735,7 +773,10 @@ START_TEST(sigchld_is_the_programs)
 	signals = ss_shared_alloc(sizeof(*signals));
 	watch_children_by(_i % WAYS);
 	struct ss_config config = forking();
+	struct sigaction action = { .sa_handler = earlier,
+				    .sa_flags = SA_RESTART };
 	struct node node;
+	sigaction(SIGCHLD, &action, NULL);
 	node_run(&node, &config, how->serve);
 	tempt_all(&node);
 	ck_assert_int_eq(node_stop(&node), 0);
@@ -815,6 +856,7 @@ Suite *t_resources(void)
 			    model_count * transport_count);
 	tcase_add_loop_test(tcase, everything_comes_back_from_a_crowd, 0,
 			    model_count);
+	tcase_add_test(tcase, most_of_a_crowds_memory_goes_back);
 	tcase_add_loop_test(tcase, everything_comes_back_of_addresses, 0,
 			    model_count);
 	tcase_add_loop_test(tcase, everything_comes_back_from_the_queue, 1,
