@@ -2607,6 +2607,122 @@ START_TEST(stream_close_does_not_wait_for_the_silent)
 }
 END_TEST
 
+static struct linger_board {
+	atomic_int waits, parent;
+	atomic_bool seen; /* by the client: its end */
+} * linger_board;
+
+static const struct ss_layer patient;
+
+static int patient_wait(struct ss_server *server, struct ss_request *req,
+			struct ss_source *source, short events,
+			int64_t deadline)
+{
+	atomic_fetch_add(&linger_board->waits, 1);
+	return ss_super(server, &patient)
+		->wait(server, req, source, events, deadline);
+}
+
+static const struct ss_layer patient = {
+	.name = "patient",
+	.ops = { .wait = patient_wait },
+};
+
+static int says_bye(struct ss_request *req)
+{
+	ssize_t n = ss_write(req, "bye", 3);
+	return n < 0 ? (int)n : 0;
+}
+
+/* Nothing is unread: one look tells, and nobody waits for more. */
+START_TEST(stream_close_looks_once)
+{
+	static const struct ss_handler handler = { .handle = says_bye,
+						   .speaks_first = true };
+	struct ss_config config = combination(_i, &handler);
+	linger_board = ss_shared_alloc(sizeof(*linger_board));
+	use_first(&config, &patient, NULL);
+	struct node node;
+	node_start(&node, &config);
+	int fd = dial(node.url);
+	expect_text(fd, "bye");
+	expect_end(fd);
+	ck_assert_int_eq(node_stop(&node), 0);
+	ck_assert_int_eq(atomic_load(&linger_board->waits), 0);
+	close(fd);
+}
+END_TEST
+
+/* Who has sent something. */
+static int refuse_all(struct ss_server *server, struct ss_request *req)
+{
+	struct pollfd fd = { .fd = ss_request_fd(req), .events = POLLIN };
+	(void)server;
+	return poll(&fd, 1, WAIT_MS) == 1 ? 0 : -ETIMEDOUT;
+}
+
+static const struct ss_layer refusing = {
+	.name = "refusing",
+	.ops = { .verify_request = refuse_all },
+};
+
+/* Others wait to be accepted: who is refused is not read from till its end. */
+START_TEST(stream_refusal_looks_once)
+{
+	struct ss_config config = combination(_i, &echo_handler);
+	linger_board = ss_shared_alloc(sizeof(*linger_board));
+	use_first(&config, &patient, NULL);
+	use_first(&config, &refusing, NULL);
+	struct node node;
+	node_start(&node, &config);
+	int fd = dial(node.url);
+	send_text(fd, "hello");
+	expect_end(fd);
+	ck_assert_int_eq(node_stop(&node), 0);
+	ck_assert_int_eq(atomic_load(&linger_board->waits), 0);
+	close(fd);
+}
+END_TEST
+
+static const struct ss_layer late;
+
+/* The parent's: the child has its own descriptor, and ends before. */
+static void late_close_request(struct ss_server *server, struct ss_request *req)
+{
+	bool parent = atomic_load(&linger_board->parent) == getpid();
+	int64_t until = clock_ms() + 2 * WAIT_MS;
+	while (parent && !atomic_load(&linger_board->seen) &&
+	       clock_ms() < until)
+		pause_ms(1);
+	ss_super(server, &late)->close_request(server, req);
+}
+
+static const struct ss_layer late = {
+	.name = "late",
+	.ops = { .close_request = late_close_request },
+};
+
+/* A child's end is the client's, whoever else has the descriptor. */
+START_TEST(stream_of_a_child_ends_with_it)
+{
+	struct ss_config config =
+		config_of(&models[2], &transports[_i * 2], &echo_handler);
+	linger_board = ss_shared_alloc(sizeof(*linger_board));
+	use_first(&config, &late, NULL);
+	struct node node;
+	node_start(&node, &config);
+	atomic_store(&linger_board->parent, node.pid);
+	int fd = dial(node.url);
+	send_text(fd, "hello");
+	shutdown(fd, SHUT_WR);
+	expect_text(fd, "hello");
+	expect_end(fd);
+	atomic_store(&linger_board->seen, true);
+	close(fd);
+	ck_assert_int_eq(node_stop(&node), 0);
+}
+END_TEST
+
 /* ---- a client that does not read ------------------------------------------*/
 
 static int writes_without_end(struct ss_request *req)
@@ -2951,6 +3067,9 @@ static void add_hostility(TCase *tcase, int n)
 			    n);
 	tcase_add_loop_test(tcase, stream_close_reads_on_within_bounds, 0, n);
 	tcase_add_test(tcase, stream_close_does_not_wait_for_the_silent);
+	tcase_add_loop_test(tcase, stream_close_looks_once, 0, n);
+	tcase_add_loop_test(tcase, stream_refusal_looks_once, 0, n);
+	tcase_add_loop_test(tcase, stream_of_a_child_ends_with_it, 0, 2);
 	tcase_add_loop_test(tcase, stream_never_raises_sigpipe, 0, n);
 	tcase_add_test(tcase, stream_leaves_sigpipe_as_it_was);
 	tcase_add_test(tcase, stream_leaves_sigpipes_of_others);
