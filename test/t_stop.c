@@ -1231,13 +1231,11 @@ START_TEST(abandoned_threads_are_counted)
 }
 END_TEST
 
-/* The drain deadline is the default, ten seconds, or none at all. */
-START_TEST(second_request_means_now)
+static void ask_twice(const struct model *model, int drain_ms)
 {
-	const struct model *model = capped_models(_i % CAPPED);
 	board_new();
 	struct ss_config config = config_for(model, &transports[TCP]);
-	config.drain_ms = _i / CAPPED ? SS_NONE : 0;
+	config.drain_ms = drain_ms;
 	use_first(&config, &teller, NULL);
 	struct node node;
 	node_start(&node, &config);
@@ -1252,6 +1250,21 @@ START_TEST(second_request_means_now)
 	ck_assert_int_lt(clock_ms() - before, SOON_MS);
 	ck_assert_ptr_nonnull(strstr(tape_text(&board->tape), "ended -"));
 	close(fd);
+}
+
+/* The drain deadline is the default, ten seconds, or none at all. */
+START_TEST(second_request_means_now)
+{
+	ask_twice(capped_models(_i % CAPPED), _i / CAPPED ? SS_NONE : 0);
+}
+END_TEST
+
+/* Workers see to it themselves: who had to be killed would end nothing. */
+START_TEST(second_request_means_now_to_workers)
+{
+	const struct model *model = &models[_i / 2];
+	if (model_supervised(model) && !model_sync(model))
+		ask_twice(model, _i % 2 ? SS_NONE : 0);
 }
 END_TEST
 
@@ -2538,6 +2551,8 @@ static void add_deadlines(Suite *suite)
 	tcase_add_loop_test(tcase, abandoned_threads_are_counted, SERVED_APART,
 			    SERVED);
 	tcase_add_loop_test(tcase, second_request_means_now, 0, 2 * CAPPED);
+	tcase_add_loop_test(tcase, second_request_means_now_to_workers,
+			    2 * PREFORK, 2 * model_count);
 	tcase_add_test(tcase, second_signal_under_sync_means_now);
 	tcase_add_test(tcase, second_shutdown_wakes_a_blocked_sync_handler);
 }
