@@ -876,6 +876,7 @@ START_TEST(threads_beyond_max_idle_leave)
 {
 	static const struct ss_threading_options two = { .max_idle = 2,
 							 .idle_ms = 60000 };
+	sys_table.pthread_create = counting_create;
 	board_new();
 	struct ss_config config =
 		config_for(&models[THREADING], &transports[TCP]);
@@ -891,7 +892,11 @@ START_TEST(threads_beyond_max_idle_leave)
 	for (int i = 0; i < MANY; i++)
 		close(fds[i]);
 	eventually(threads() == running + two.max_idle);
+	/* Those that stay serve. */
+	ck_assert_int_eq(ask_once(served.url, "ping"), PONG);
+	ck_assert_int_eq(atomic_load(&created), MANY);
 	served_stop(&served);
+	sys_table.pthread_create = pthread_create;
 }
 END_TEST
 
