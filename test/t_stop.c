@@ -1264,6 +1264,39 @@ START_TEST(second_request_means_now)
 }
 END_TEST
 
+static void *release_later(void *arg)
+{
+	(void)arg;
+	pause_ms(50);
+	sem_post(&board->release);
+	return NULL;
+}
+
+/* It was shut down before, and has served since: that is over. */
+START_TEST(first_request_of_another_stop_is_no_hurry)
+{
+	pthread_t releaser;
+	board_new();
+	struct ss_config config =
+		config_for(&models[THREADING], &transports[TCP]);
+	struct ss_server *server = made(&config);
+	ss_server_url(server, 0, board->url, sizeof(board->url));
+	ss_shutdown(server);
+	ck_assert_int_eq(ss_server_turn(server, SS_NONE), -ECANCELED);
+	int fd = dial(board->url);
+	tell(fd, "hold");
+	ck_assert_int_eq(ss_server_turn(server, SS_NONE), 1);
+	eventually(atomic_load(&board->held) == 1);
+	ss_shutdown(server);
+	pthread_create(&releaser, NULL, release_later, NULL);
+	ck_assert_int_eq(ss_server_close(server), 0);
+	ck_assert_int_eq(hear(fd), PONG);
+	pthread_join(releaser, NULL);
+	ck_assert_int_eq(ss_server_free(server), 0);
+	close(fd);
+}
+END_TEST
+
 /* Workers see to it themselves: who had to be killed would end nothing. */
 START_TEST(second_request_means_now_to_workers)
 {
@@ -2556,6 +2589,7 @@ static void add_deadlines(Suite *suite)
 	tcase_add_loop_test(tcase, abandoned_threads_are_counted, SERVED_APART,
 			    SERVED);
 	tcase_add_loop_test(tcase, second_request_means_now, 0, 2 * CAPPED);
+	tcase_add_test(tcase, first_request_of_another_stop_is_no_hurry);
 	tcase_add_loop_test(tcase, second_request_means_now_to_workers,
 			    2 * PREFORK, 2 * model_count);
 	tcase_add_test(tcase, second_signal_under_sync_means_now);
