@@ -846,6 +846,52 @@ START_TEST(children_that_nothing_watches_are_reaped)
 }
 END_TEST
 
+/* ---- workers that die young -----------------------------------------------*/
+
+static atomic_int *births;
+
+static int no_activate(struct ss_server *server)
+{
+	(void)server;
+	atomic_fetch_add(births, 1);
+	return -EIO;
+}
+
+static const struct ss_layer stillborn = {
+	.name = "stillborn",
+	.ops = { .server_activate = no_activate },
+};
+
+static void note_warning(void *arg, int level, struct ss_server *server,
+			 uint64_t id, const char *text)
+{
+	(void)server, (void)id;
+	if (level == SS_LOG_WARNING && strstr(text, "die young"))
+		tape_note(arg, "%s", text);
+}
+
+/* The pauses grow: eight take a second, and not a moment. */
+START_TEST(workers_that_die_young_are_forked_more_and_more_seldom)
+{
+	enum { PREFORK = 5 };
+	births = ss_shared_alloc(sizeof(*births));
+	struct ss_config config =
+		config_of(&models[PREFORK], &transports[0], &rich);
+	use_last(&config, &stillborn, NULL);
+	config.log = note_warning;
+	config.log_arg = tape;
+	struct node node;
+	int64_t from = clock_ms();
+	node_start(&node, &config);
+	eventually(atomic_load(births) >= 5);
+	ck_assert_int_ge(clock_ms() - from, 10 + 20 + 40);
+	pause_ms(200);
+	ck_assert_int_le(atomic_load(births), 5 + (clock_ms() - from) / 80);
+	ck_assert_int_eq(node_stop(&node), 0);
+	ck_assert_int_eq(atomic_load(&tape->count), 1);
+}
+END_TEST
+
 /* ---- the suite ------------------------------------------------------------*/
 
 Suite *t_resources(void)
@@ -872,6 +918,8 @@ Suite *t_resources(void)
 			    transport_count);
 
 	tcase = suite_case(suite, "children", set_up, tear_down);
+	tcase_add_test(tcase,
+		       workers_that_die_young_are_forked_more_and_more_seldom);
 	tcase_add_loop_test(
 		tcase, children_are_reaped_at_once_with_their_status, 0, WAYS);
 	tcase_add_loop_test(tcase, children_print_what_is_theirs_once, 0, WAYS);
