@@ -1135,6 +1135,33 @@ START_TEST(stubborn_handlers_are_forced)
 }
 END_TEST
 
+/* Who still waits for a place then does not get one, but its end. */
+START_TEST(who_waits_for_a_place_sees_the_deadline)
+{
+	board_new();
+	struct ss_config config =
+		config_for(capped_models(_i), &transports[TCP]);
+	config.drain_ms = 50;
+	config.max_active = 1;
+	config.full = SS_FULL_QUEUE;
+	config.log_level = SS_NONE;
+	use_first(&config, &teller, NULL);
+	struct node node;
+	node_start(&node, &config);
+	int fd = dial(node.url);
+	tell(fd, "hold");
+	eventually(atomic_load(&board->held) == 1);
+	int other = dial(node.url);
+	eventually(atomic_load(&board->taken) == 2);
+	kill(node.pid, SIGTERM);
+	expect_end(other);
+	sem_post(&board->release);
+	ck_assert_int_eq(node_wait(&node), 0);
+	close(other);
+	close(fd);
+}
+END_TEST
+
 /* The library reaches neither who holds in a child nor in a worker. */
 START_TEST(processes_that_do_not_come_back_are_killed)
 {
@@ -2582,6 +2609,9 @@ static void add_deadlines(Suite *suite)
 			    2 * model_count);
 	tcase_add_loop_test(tcase, stubborn_handlers_are_forced, 0,
 			    model_count);
+	/* But for the last, whose loop the handler holds. */
+	tcase_add_loop_test(tcase, who_waits_for_a_place_sees_the_deadline, 0,
+			    CAPPED - 1);
 	tcase_add_loop_test(tcase, processes_that_do_not_come_back_are_killed,
 			    0, 2);
 	tcase_add_loop_test(tcase, sleepers_are_woken_at_the_deadline, 0,
