@@ -771,6 +771,51 @@ START_TEST(loops_share_evenly_and_keep_theirs)
 }
 END_TEST
 
+static char loop_of(int fd)
+{
+	char number;
+	send_text(fd, "?");
+	expect_bytes(fd, &number, 1);
+	return number;
+}
+
+/* New ones come to the loop that has the fewest now, whoever had more before.
+ */
+START_TEST(loops_that_clients_left_get_the_next)
+{
+	enum { CLIENTS = THREADS * 10 };
+	struct ss_fiber_options options = { .loops = THREADS };
+	struct ss_config config = config_for(&options, &telling);
+	int fds[CLIENTS];
+	unsigned left = 0;
+	struct ss_stats stats;
+	struct served served;
+	served_start(&served, &config);
+	for (int i = 0; i < CLIENTS; i++)
+		fds[i] = dial(served.url);
+	char empty = loop_of(fds[0]);
+	for (int i = 0; i < CLIENTS; i++) {
+		if (loop_of(fds[i]) != empty)
+			continue;
+		close(fds[i]);
+		fds[i] = -1;
+		left++;
+	}
+	do
+		ss_server_stats(served.server, &stats);
+	while (stats.ended < left);
+	for (int i = 0; i < CLIENTS; i++) {
+		if (fds[i] >= 0)
+			continue;
+		fds[i] = dial(served.url);
+		ck_assert_int_eq(loop_of(fds[i]), empty);
+	}
+	for (int i = 0; i < CLIENTS; i++)
+		close(fds[i]);
+	served_stop(&served);
+}
+END_TEST
+
 /* ---- offload --------------------------------------------------------------*/
 
 enum { HELPERS = 32 };
@@ -1475,6 +1520,7 @@ static void add_turns(Suite *suite)
 	tcase_add_test(tcase, several_wait_for_one_descriptor);
 	tcase_add_test(tcase, sleepers_wake_in_turn);
 	tcase_add_test(tcase, loops_share_evenly_and_keep_theirs);
+	tcase_add_test(tcase, loops_that_clients_left_get_the_next);
 	tcase_add_loop_test(tcase, servers_of_one_thread_serve_one_another, 0,
 			    2);
 }
