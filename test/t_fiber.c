@@ -607,6 +607,48 @@ START_TEST(who_need_not_wait_lets_others_run)
 }
 END_TEST
 
+static int bell[2];
+static atomic_int *listening;
+
+static int waits_for_the_bell(struct ss_request *req)
+{
+	atomic_fetch_add(listening, 1);
+	int r = ss_wait_fd(req, bell[0], POLLIN, SS_NONE);
+	ssize_t n = ss_printf(req, "%d", r == POLLIN);
+	return n < 0 ? (int)n : 0;
+}
+
+/* epoll(7) takes a descriptor once. */
+START_TEST(several_wait_for_one_descriptor)
+{
+	enum { FIBER1 = 9, SEVERAL = 3 };
+	static const struct ss_handler handler = {
+		.handle = waits_for_the_bell,
+		.speaks_first = true,
+	};
+	struct ss_config config =
+		config_of(&models[FIBER1], &transports[0], &handler);
+	int fd[SEVERAL];
+	listening = ss_shared_alloc(sizeof(*listening));
+	ck_assert_int_eq(pipe2(bell, O_CLOEXEC), 0);
+	struct node node;
+	node_start(&node, &config);
+	for (int i = 0; i < SEVERAL; i++)
+		fd[i] = dial(node.url);
+	eventually(atomic_load(listening) == SEVERAL);
+	pause_ms(20); /* the last has its wait before it */
+	ck_assert_int_eq(write(bell[1], "", 1), 1);
+	for (int i = 0; i < SEVERAL; i++) {
+		expect_text(fd[i], "1");
+		expect_end(fd[i]);
+		close(fd[i]);
+	}
+	ck_assert_int_eq(node_stop(&node), 0);
+	close(bell[0]);
+	close(bell[1]);
+}
+END_TEST
+
 /* ---- time -----------------------------------------------------------------*/
 
 static int64_t told_now;
@@ -725,6 +767,51 @@ START_TEST(loops_share_evenly_and_keep_theirs)
 	}
 	for (int i = 0; i < THREADS; i++)
 		ck_assert_int_eq(has[i], EACH);
+	served_stop(&served);
+}
+END_TEST
+
+static char loop_of(int fd)
+{
+	char number;
+	send_text(fd, "?");
+	expect_bytes(fd, &number, 1);
+	return number;
+}
+
+/* New ones come to the loop that has the fewest now, whoever had more before.
+ */
+START_TEST(loops_that_clients_left_get_the_next)
+{
+	enum { CLIENTS = THREADS * 10 };
+	struct ss_fiber_options options = { .loops = THREADS };
+	struct ss_config config = config_for(&options, &telling);
+	int fds[CLIENTS];
+	unsigned left = 0;
+	struct ss_stats stats;
+	struct served served;
+	served_start(&served, &config);
+	for (int i = 0; i < CLIENTS; i++)
+		fds[i] = dial(served.url);
+	char empty = loop_of(fds[0]);
+	for (int i = 0; i < CLIENTS; i++) {
+		if (loop_of(fds[i]) != empty)
+			continue;
+		close(fds[i]);
+		fds[i] = -1;
+		left++;
+	}
+	do
+		ss_server_stats(served.server, &stats);
+	while (stats.ended < left);
+	for (int i = 0; i < CLIENTS; i++) {
+		if (fds[i] >= 0)
+			continue;
+		fds[i] = dial(served.url);
+		ck_assert_int_eq(loop_of(fds[i]), empty);
+	}
+	for (int i = 0; i < CLIENTS; i++)
+		close(fds[i]);
 	served_stop(&served);
 }
 END_TEST
@@ -1430,8 +1517,10 @@ static void add_turns(Suite *suite)
 	tcase_add_loop_test(tcase, who_keeps_the_loop_is_named, 0, 2);
 #endif
 	tcase_add_loop_test(tcase, who_need_not_wait_lets_others_run, 0, 2);
+	tcase_add_test(tcase, several_wait_for_one_descriptor);
 	tcase_add_test(tcase, sleepers_wake_in_turn);
 	tcase_add_test(tcase, loops_share_evenly_and_keep_theirs);
+	tcase_add_test(tcase, loops_that_clients_left_get_the_next);
 	tcase_add_loop_test(tcase, servers_of_one_thread_serve_one_another, 0,
 			    2);
 }

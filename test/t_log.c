@@ -617,6 +617,26 @@ START_TEST(log_spares_a_socket_in_the_place_of_standard_error)
 }
 END_TEST
 
+/* Who had none has a file of its own there, perhaps. */
+START_TEST(log_spares_a_file_in_the_place_of_standard_error)
+{
+	char path[100];
+	struct stat st;
+	snprintf(path, sizeof(path), "%s/data", scratch());
+	struct sink sink = { .saved = dup(2), .reader = -1 };
+	close(2);
+	struct ss_server *server = quiet_server(0);
+	int file = open(path, O_CREAT | O_RDWR, 0600);
+	ck_assert_int_eq(file, 2);
+	ss_log(server, SS_LOG_ERROR, 0, "not for data");
+	ck_assert_int_eq(fstat(file, &st), 0);
+	restore(&sink);
+	ck_assert_int_eq(st.st_size, 0);
+	ck_assert_uint_eq(dropped(server), 1);
+	ck_assert_int_eq(ss_server_free(server), 0);
+}
+END_TEST
+
 START_TEST(log_appends_to_files)
 {
 	char path[100], text[200] = "";
@@ -1072,6 +1092,7 @@ static void add_stderr(Suite *suite)
 	tcase_add_test(tcase, log_survives_a_pipe_without_reader);
 	tcase_add_test(tcase,
 		       log_survives_standard_error_closed_or_on_a_full_disk);
+	tcase_add_test(tcase, log_spares_a_file_in_the_place_of_standard_error);
 	tcase_add_test(tcase, log_appends_to_files);
 	tcase_add_test(tcase, log_writes_to_the_socket_that_standard_error_is);
 	tcase_add_test(tcase,

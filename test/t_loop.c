@@ -649,6 +649,46 @@ START_TEST(deadline_of_a_failing_accept_is_soon)
 }
 END_TEST
 
+/* A clock that the test sets. */
+static int64_t set_time;
+
+static int64_t tell_set_time(struct ss_server *server)
+{
+	(void)server;
+	return set_time;
+}
+
+static const struct ss_layer set_clock = { .name = "clock",
+					   .ops = { .now = tell_set_time } };
+
+START_TEST(deadline_of_a_failing_accept_is_a_second_at_most)
+{
+	static const int pauses[] = { 10,  20,	40,   80,   160,
+				      320, 640, 1000, 1000, 1000 };
+	board_new();
+	sys_table.accept = no_accept;
+	struct ss_config config = config_for(_i, TCP);
+	config.log_level = SS_NONE;
+	use_first(&config, &set_clock, NULL);
+	set_time = 1000;
+	struct ss_server *server = made(&config);
+	int fd = dial_with(url_of(server), "x");
+	for (size_t i = 0; i < sizeof(pauses) / sizeof(*pauses); i++) {
+		do
+			ck_assert_int_eq(ss_server_turn(server, SS_NONE), 0);
+		while (!ss_holding(server, SS_HOLD_ERRORS));
+		ck_assert_int_eq(ss_server_deadline(server),
+				 set_time + pauses[i]);
+		set_time += pauses[i];
+	}
+	atomic_store(&board->go, true);
+	ck_assert_int_eq(ss_server_turn(server, SS_NONE), 1);
+	expect_text(fd, "x");
+	close(fd);
+	ck_assert_int_eq(ss_server_free(server), 0);
+}
+END_TEST
+
 /* ---- service_actions ------------------------------------------------------*/
 
 START_TEST(service_actions_run_once_a_turn)
@@ -1187,6 +1227,8 @@ static void add_foreign(Suite *suite)
 	tcase_add_loop_test(tcase, deadline_of_an_idle_server_is_none, 0, 2);
 	tcase_add_test(tcase, deadline_of_an_interval_stands_still);
 	tcase_add_loop_test(tcase, deadline_of_a_failing_accept_is_soon, 0, 2);
+	tcase_add_loop_test(
+		tcase, deadline_of_a_failing_accept_is_a_second_at_most, 0, 2);
 	tcase_add_test(tcase, deadline_is_now_while_memory_has_clients);
 	tcase_add_test(tcase, serve_ends_with_the_last_server);
 	tcase_add_test(tcase, serve_refuses_all_or_none);

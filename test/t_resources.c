@@ -303,6 +303,36 @@ START_TEST(everything_comes_back_from_a_crowd)
 }
 END_TEST
 
+static const struct ss_layer large = { .name = "large", .request_size = 8192 };
+
+static const struct ss_handler plain = { .name = "plain", .handle = echo };
+
+/* Each has a request, and a buffer with the begin of a line, at the same time:
+ * what is kept of that is for a few only. */
+START_TEST(most_of_a_crowds_memory_goes_back)
+{
+	enum { FIBER1 = 9, ALL = 500, KEPT = 2 << 20 };
+	struct ss_config config =
+		counted(&models[FIBER1], &transports[0], &plain);
+	use_last(&config, &large, NULL);
+	struct node node;
+	int fd[ALL];
+	node_start(&node, &config);
+	storm(node.url, true, false);
+	struct counts before = quiet_counts();
+	for (int i = 0; i < ALL; i++) {
+		fd[i] = dial(node.url);
+		send_text(fd[i], "hello\nhel");
+		expect_text(fd[i], "hello\n");
+	}
+	for (int i = 0; i < ALL; i++)
+		close(fd[i]);
+	struct counts after = quiet_counts();
+	ck_assert_int_le((long)after.bytes, (long)before.bytes + KEPT);
+	ck_assert_int_eq(node_stop(&node), 0);
+}
+END_TEST
+
 /* What tells where a packet was sent to is kept with it. */
 START_TEST(everything_comes_back_of_addresses)
 {
@@ -688,13 +718,21 @@ static void reap_everything(int signal)
 	errno = error;
 }
 
+/* What it was when the server was made. */
+static void earlier(int signal)
+{
+	(void)signal;
+}
+
 static int serve_under(struct ss_server *server, void (*disposition)(int))
 {
 	struct sigaction action = { .sa_handler = disposition }, old, after;
 	sigaction(SIGCHLD, &action, &old);
 	int r = ss_serve_forever(server);
 	sigaction(SIGCHLD, &old, &after);
-	return after.sa_handler == disposition ? r : -EINVAL;
+	bool kept =
+		old.sa_handler == earlier && after.sa_handler == disposition;
+	return kept ? r : -EINVAL;
 }
 
 static int serve_under_default(struct ss_server *server)
@@ -735,7 +773,10 @@ START_TEST(sigchld_is_the_programs)
 	signals = ss_shared_alloc(sizeof(*signals));
 	watch_children_by(_i % WAYS);
 	struct ss_config config = forking();
+	struct sigaction action = { .sa_handler = earlier,
+				    .sa_flags = SA_RESTART };
 	struct node node;
+	sigaction(SIGCHLD, &action, NULL);
 	node_run(&node, &config, how->serve);
 	tempt_all(&node);
 	ck_assert_int_eq(node_stop(&node), 0);
@@ -805,6 +846,52 @@ START_TEST(children_that_nothing_watches_are_reaped)
 }
 END_TEST
 
+/* ---- workers that die young -----------------------------------------------*/
+
+static atomic_int *births;
+
+static int no_activate(struct ss_server *server)
+{
+	(void)server;
+	atomic_fetch_add(births, 1);
+	return -EIO;
+}
+
+static const struct ss_layer stillborn = {
+	.name = "stillborn",
+	.ops = { .server_activate = no_activate },
+};
+
+static void note_warning(void *arg, int level, struct ss_server *server,
+			 uint64_t id, const char *text)
+{
+	(void)server, (void)id;
+	if (level == SS_LOG_WARNING && strstr(text, "die young"))
+		tape_note(arg, "%s", text);
+}
+
+/* The pauses grow: eight take a second, and not a moment. */
+START_TEST(workers_that_die_young_are_forked_more_and_more_seldom)
+{
+	enum { PREFORK = 5 };
+	births = ss_shared_alloc(sizeof(*births));
+	struct ss_config config =
+		config_of(&models[PREFORK], &transports[0], &rich);
+	use_last(&config, &stillborn, NULL);
+	config.log = note_warning;
+	config.log_arg = tape;
+	struct node node;
+	int64_t from = clock_ms();
+	node_start(&node, &config);
+	eventually(atomic_load(births) >= 5);
+	ck_assert_int_ge(clock_ms() - from, 10 + 20 + 40);
+	pause_ms(200);
+	ck_assert_int_le(atomic_load(births), 5 + (clock_ms() - from) / 80);
+	ck_assert_int_eq(node_stop(&node), 0);
+	ck_assert_int_eq(atomic_load(&tape->count), 1);
+}
+END_TEST
+
 /* ---- the suite ------------------------------------------------------------*/
 
 Suite *t_resources(void)
@@ -815,6 +902,7 @@ Suite *t_resources(void)
 			    model_count * transport_count);
 	tcase_add_loop_test(tcase, everything_comes_back_from_a_crowd, 0,
 			    model_count);
+	tcase_add_test(tcase, most_of_a_crowds_memory_goes_back);
 	tcase_add_loop_test(tcase, everything_comes_back_of_addresses, 0,
 			    model_count);
 	tcase_add_loop_test(tcase, everything_comes_back_from_the_queue, 1,
@@ -830,6 +918,8 @@ Suite *t_resources(void)
 			    transport_count);
 
 	tcase = suite_case(suite, "children", set_up, tear_down);
+	tcase_add_test(tcase,
+		       workers_that_die_young_are_forked_more_and_more_seldom);
 	tcase_add_loop_test(
 		tcase, children_are_reaped_at_once_with_their_status, 0, WAYS);
 	tcase_add_loop_test(tcase, children_print_what_is_theirs_once, 0, WAYS);

@@ -397,7 +397,9 @@ START_TEST(descriptor_0_is_adopted_and_stays)
 	served_start(&served, &config);
 	dup2(out, 1);
 	close(out);
-	ck_assert_int_gt(ss_server_fileno(served.server, 0), 2);
+	int own = ss_server_fileno(served.server, 0);
+	ck_assert_int_gt(own, 2);
+	ck_assert(fcntl(own, F_GETFD) & FD_CLOEXEC);
 	expect_served(served.url);
 	served_stop(&served);
 	ck_assert_int_eq(get_option(0, SOL_SOCKET, SO_ACCEPTCONN), 1);

@@ -728,6 +728,8 @@ END_TEST
 
 /* ---- a request ------------------------------------------------------------*/
 
+enum { BUSY_STATE = 500 };
+
 /*
  * A handler that needs much: state, buffers, a long text, a file, a pipe to
  * sleep on, its own address.
@@ -735,6 +737,7 @@ END_TEST
 static int busy_handle(struct ss_request *req)
 {
 	char line[100];
+	memset(ss_state(req), 1, BUSY_STATE);
 	ssize_t n = ss_read_line(req, line, sizeof(line));
 	if (n <= 0)
 		return (int)n;
@@ -753,7 +756,7 @@ static int busy_handle(struct ss_request *req)
 
 static const struct ss_handler busy = {
 	.handle = busy_handle,
-	.size = 500,
+	.size = BUSY_STATE,
 	.wbufsize = SS_NONE,
 };
 
@@ -773,7 +776,7 @@ static uint64_t stat_of(struct ss_server *server, bool ended)
 	return ended ? stats.ended : stats.accepted;
 }
 
-/* Without a call that could be made to fail. */
+/* Without a call that could be made to fail; a Unix client has a name. */
 static int dial_plainly(const struct served *served, bool stream)
 {
 	struct ss_address to;
@@ -781,7 +784,7 @@ static int dial_plainly(const struct served *served, bool stream)
 	ck_assert_int_eq(ss_server_address(served->server, 0, &to), 0);
 	int family = to.u.sa.sa_family;
 	int fd = socket(family, stream ? SOCK_STREAM : SOCK_DGRAM, 0);
-	if (family == AF_UNIX && !stream)
+	if (family == AF_UNIX)
 		ck_assert_int_eq(
 			bind(fd, (struct sockaddr *)&unnamed, sizeof(unnamed)),
 			0);
@@ -874,6 +877,23 @@ static void torture_requests(struct served *served, bool stream, int flavour,
 	ck_assert_msg(number > 4, "%s: only %d calls", name, number);
 }
 
+/* Each time a new server's first: later ones find memory that it has kept. */
+static int torture_first(const struct ss_config *config, bool stream,
+			 int flavour, int number)
+{
+	struct before before = look();
+	struct served served;
+	served_start(&served, config);
+	set_fault(number, flavour, false);
+	any_exchange(&served, stream);
+	no_fault();
+	int hit = atomic_load(&torture->hit);
+	good_exchange(&served, stream);
+	served_stop(&served);
+	nothing_is_left(&before, what("first request", number));
+	return hit;
+}
+
 START_TEST(request_costs_at_most_its_client_whatever_fails)
 {
 	int flavour = _i % FLAVOURS;
@@ -905,6 +925,26 @@ START_TEST(request_costs_at_most_its_client_whatever_fails)
 }
 END_TEST
 
+START_TEST(first_request_costs_at_most_its_client_whatever_fails)
+{
+	const struct transport *transport = &transports[_i / FLAVOURS];
+	install();
+	block_sigchld();
+	begin_threads();
+	int file = file_of_seven_bytes();
+	struct ss_config config = config_of(&models[0], transport, &busy);
+	config.user = &file;
+	config.timeouts.io_ms = WAIT_MS;
+	config.log = quiet;
+	int number = 1;
+	while (torture_first(&config, transport->stream, _i % FLAVOURS,
+			     number) >= 0)
+		number++;
+	ck_assert_int_gt(number, 6);
+	close(file);
+}
+END_TEST
+
 /* ---- the suite ------------------------------------------------------------*/
 
 Suite *t_start(void)
@@ -930,5 +970,8 @@ Suite *t_start(void)
 	tcase_add_loop_test(tcase,
 			    request_costs_at_most_its_client_whatever_fails, 0,
 			    model_count * transport_count * FLAVOURS);
+	tcase_add_loop_test(
+		tcase, first_request_costs_at_most_its_client_whatever_fails, 0,
+		transport_count * FLAVOURS);
 	return suite;
 }

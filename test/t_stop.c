@@ -307,7 +307,7 @@ static struct ss_config config_for(const struct model *model,
 	return config;
 }
 
-enum { SYNC, THREADING, FORKING, POOL, FIBER, FIBER1 = 9 };
+enum { SYNC, THREADING, FORKING, POOL, FIBER, PREFORK, FIBER1 = 9 };
 enum { TCP, UDP, UNIX, UNIXGRAM };
 
 /* ---- layers that tell -----------------------------------------------------*/
@@ -450,6 +450,29 @@ START_TEST(shutdown_from_a_signal_handler)
 	pthread_join(served.thread, NULL);
 	ck_assert_int_eq(served.result, 0);
 	ck_assert_int_eq(ss_server_free(served.server), 0);
+}
+END_TEST
+
+static ssize_t full_write(int fd, const void *buf, size_t n)
+{
+	(void)fd, (void)buf, (void)n;
+	errno = EAGAIN;
+	return -1;
+}
+
+/* What a signal handler interrupted goes on with its own errno, even where the
+ * pipe is full; and the shutdown counts. */
+START_TEST(shutdown_leaves_errno_alone)
+{
+	struct ss_config config = config_for(&models[SYNC], &transports[TCP]);
+	struct ss_server *server = made(&config);
+	sys_table.write = full_write;
+	errno = ENOENT;
+	ss_shutdown(server);
+	ck_assert_int_eq(errno, ENOENT);
+	sys_table.write = write;
+	ck_assert_int_eq(ss_serve_forever(server), 0);
+	ck_assert_int_eq(ss_server_free(server), 0);
 }
 END_TEST
 
@@ -734,8 +757,9 @@ static int settled(int idlers)
 /* Longer than Python's half a second. */
 START_TEST(idle_servers_make_no_wakeups)
 {
-	enum { IDLERS = 6, WINDOW_MS = 1100 };
+	enum { IDLERS = 20, WINDOW_MS = 1100 };
 	struct idler idlers[IDLERS];
+	ck_assert_int_eq(IDLERS, 2 * model_count);
 	board_new();
 	count_waits();
 	for (int i = 0; i < IDLERS; i++)
@@ -798,9 +822,26 @@ START_TEST(close_of_what_was_never_activated)
 }
 END_TEST
 
+static atomic_int created, joined;
+
+static int counting_create(pthread_t *thread, const pthread_attr_t *attr,
+			   void *(*run)(void *), void *arg)
+{
+	atomic_fetch_add(&created, 1);
+	return pthread_create(thread, attr, run, arg);
+}
+
+static int counting_join(pthread_t thread, void **result)
+{
+	atomic_fetch_add(&joined, 1);
+	return pthread_join(thread, result);
+}
+
 /* Those that wait for more to do, too: theirs is a long patience. */
 START_TEST(close_joins_threads)
 {
+	sys_table.pthread_create = counting_create;
+	sys_table.pthread_join = counting_join;
 	static const struct ss_threading_options patient = { .idle_ms = 60000 };
 	board_new();
 	struct ss_config config =
@@ -818,11 +859,44 @@ START_TEST(close_joins_threads)
 	ck_assert_int_ge(threads(), running + MANY);
 	close(fds[0]);
 	ck_assert_int_eq(ss_server_close(server), 0);
+	ck_assert_int_ge(atomic_load(&created), MANY);
+	ck_assert_int_eq(atomic_load(&joined), atomic_load(&created));
 	eventually(threads() == running);
 	expect_end(fds[1]);
 	ck_assert_int_eq(ss_server_free(server), 0);
 	for (int i = 1; i < MANY; i++)
 		close(fds[i]);
+	sys_table.pthread_create = pthread_create;
+	sys_table.pthread_join = pthread_join;
+}
+END_TEST
+
+/* However patient: no more of them wait than are asked for. */
+START_TEST(threads_beyond_max_idle_leave)
+{
+	static const struct ss_threading_options two = { .max_idle = 2,
+							 .idle_ms = 60000 };
+	sys_table.pthread_create = counting_create;
+	board_new();
+	struct ss_config config =
+		config_for(&models[THREADING], &transports[TCP]);
+	config.mixins[0].options = &two;
+	struct served served;
+	served_start(&served, &config);
+	int running = threads(), fds[MANY];
+	for (int i = 0; i < MANY; i++) {
+		fds[i] = dial(served.url);
+		ck_assert_int_eq(ask(fds[i], "ping"), PONG);
+	}
+	ck_assert_int_eq(threads(), running + MANY);
+	for (int i = 0; i < MANY; i++)
+		close(fds[i]);
+	eventually(threads() == running + two.max_idle);
+	/* Those that stay serve. */
+	ck_assert_int_eq(ask_once(served.url, "ping"), PONG);
+	ck_assert_int_eq(atomic_load(&created), MANY);
+	served_stop(&served);
+	sys_table.pthread_create = pthread_create;
 }
 END_TEST
 
@@ -903,6 +977,51 @@ START_TEST(close_loses_nobody)
 		ck_assert(!answers(node.url));
 }
 END_TEST
+
+#ifdef SS_LINUX
+/* Another one comes as soon as one is served. */
+static struct {
+	struct ss_address server;
+	int fds[100];
+	int count, served;
+} comers;
+
+static void one_more_comes(void)
+{
+	enum { MOST = sizeof(comers.fds) / sizeof(*comers.fds) };
+	if (comers.count == MOST)
+		return;
+	int fd = socket(AF_INET, SOCK_STREAM, 0);
+	ck_assert_int_eq(connect(fd, &comers.server.u.sa, comers.server.len),
+			 0);
+	comers.fds[comers.count++] = fd;
+}
+
+static int serve_comer(struct ss_request *req)
+{
+	(void)req;
+	comers.served++;
+	one_more_comes();
+	return 0;
+}
+
+/* Who is queued when the stop begins is served; a stop has an end. */
+START_TEST(close_takes_no_more_than_were_queued)
+{
+	static const struct ss_handler handler = { .handle = serve_comer };
+	struct ss_config config =
+		config_of(&models[SYNC], &transports[TCP], &handler);
+	struct ss_server *server = made(&config);
+	ck_assert_int_eq(ss_server_address(server, 0, &comers.server), 0);
+	for (int i = 0; i < MANY; i++)
+		one_more_comes();
+	ck_assert_int_eq(ss_server_free(server), 0);
+	ck_assert_int_eq(comers.served, MANY);
+	for (int i = 0; i < comers.count; i++)
+		close(comers.fds[i]);
+}
+END_TEST
+#endif
 
 /* Those that serve several at a time. */
 static const struct model *capped_models(int i)
@@ -1016,6 +1135,64 @@ START_TEST(stubborn_handlers_are_forced)
 }
 END_TEST
 
+/* Who still waits for a place then does not get one, but its end: in our queue,
+ * or, unaccepted, in the kernel's. */
+START_TEST(who_waits_for_a_place_sees_the_deadline)
+{
+	board_new();
+	struct ss_config config =
+		config_for(capped_models(_i / 2), &transports[TCP]);
+	config.drain_ms = 50;
+	config.max_active = 1;
+	config.full = _i % 2 ? SS_FULL_QUEUE : SS_FULL_WAIT;
+	config.log_level = SS_NONE;
+	use_first(&config, &teller, NULL);
+	struct node node;
+	node_start(&node, &config);
+	int fd = dial(node.url);
+	tell(fd, "hold");
+	eventually(atomic_load(&board->held) == 1);
+	int other = dial(node.url);
+	eventually(atomic_load(&board->taken) == 1 + _i % 2);
+	kill(node.pid, SIGTERM);
+	ssize_t n = recv_within(other, &(char){ 0 }, 1, WAIT_MS / 2);
+	ck_assert_msg(n == 0 || n == -ECONNRESET, "no end: %zd", n);
+	sem_post(&board->release);
+	ck_assert_int_eq(node_wait(&node), 0);
+	close(other);
+	close(fd);
+}
+END_TEST
+
+/* The library reaches neither who holds in a child nor in a worker. */
+START_TEST(processes_that_do_not_come_back_are_killed)
+{
+	static const int killed[] = { FORKING, PREFORK };
+	board_new();
+	struct ss_config config =
+		config_for(&models[killed[_i]], &transports[TCP]);
+	config.drain_ms = 50;
+	config.log_level = SS_NONE;
+	use_first(&config, &teller, NULL);
+	struct node node;
+	node_start(&node, &config);
+	int fd = dial(node.url);
+	tell(fd, "hold");
+	eventually(atomic_load(&board->held) == 1);
+	int64_t before = clock_ms();
+	kill(node.pid, SIGTERM);
+	ck_assert_int_eq(node_wait(&node), 0);
+	ck_assert_int_lt(clock_ms() - before, SOON_MS);
+	expect_end(fd);
+	if (killed[_i] == FORKING) {
+		char expected[32];
+		snprintf(expected, sizeof(expected), "ended %d", -ECHILD);
+		ck_assert_msg(noted(expected), "%s", tape_text(&board->tape));
+	}
+	close(fd);
+}
+END_TEST
+
 /* ss_sleep and ss_wait_any are ended where reads see end of file. */
 START_TEST(sleepers_are_woken_at_the_deadline)
 {
@@ -1088,13 +1265,11 @@ START_TEST(abandoned_threads_are_counted)
 }
 END_TEST
 
-/* The drain deadline is the default, ten seconds, or none at all. */
-START_TEST(second_request_means_now)
+static void ask_twice(const struct model *model, int drain_ms)
 {
-	const struct model *model = capped_models(_i % CAPPED);
 	board_new();
 	struct ss_config config = config_for(model, &transports[TCP]);
-	config.drain_ms = _i / CAPPED ? SS_NONE : 0;
+	config.drain_ms = drain_ms;
 	use_first(&config, &teller, NULL);
 	struct node node;
 	node_start(&node, &config);
@@ -1109,6 +1284,54 @@ START_TEST(second_request_means_now)
 	ck_assert_int_lt(clock_ms() - before, SOON_MS);
 	ck_assert_ptr_nonnull(strstr(tape_text(&board->tape), "ended -"));
 	close(fd);
+}
+
+/* The drain deadline is the default, ten seconds, or none at all. */
+START_TEST(second_request_means_now)
+{
+	ask_twice(capped_models(_i % CAPPED), _i / CAPPED ? SS_NONE : 0);
+}
+END_TEST
+
+static void *release_later(void *arg)
+{
+	(void)arg;
+	pause_ms(50);
+	sem_post(&board->release);
+	return NULL;
+}
+
+/* It was shut down before, and has served since: that is over. */
+START_TEST(first_request_of_another_stop_is_no_hurry)
+{
+	pthread_t releaser;
+	board_new();
+	struct ss_config config =
+		config_for(&models[THREADING], &transports[TCP]);
+	struct ss_server *server = made(&config);
+	ss_server_url(server, 0, board->url, sizeof(board->url));
+	ss_shutdown(server);
+	ck_assert_int_eq(ss_server_turn(server, SS_NONE), -ECANCELED);
+	int fd = dial(board->url);
+	tell(fd, "hold");
+	ck_assert_int_eq(ss_server_turn(server, SS_NONE), 1);
+	eventually(atomic_load(&board->held) == 1);
+	ss_shutdown(server);
+	pthread_create(&releaser, NULL, release_later, NULL);
+	ck_assert_int_eq(ss_server_close(server), 0);
+	ck_assert_int_eq(hear(fd), PONG);
+	pthread_join(releaser, NULL);
+	ck_assert_int_eq(ss_server_free(server), 0);
+	close(fd);
+}
+END_TEST
+
+/* Workers see to it themselves: who had to be killed would end nothing. */
+START_TEST(second_request_means_now_to_workers)
+{
+	const struct model *model = &models[_i / 2];
+	if (model_supervised(model) && !model_sync(model))
+		ask_twice(model, _i % 2 ? SS_NONE : 0);
 }
 END_TEST
 
@@ -1468,6 +1691,36 @@ static const struct ss_handler reader = {
 	.handle = read_first,
 };
 
+static bool starts(const struct ss_config *config)
+{
+	struct ss_server *server;
+	return ss_server_new(&server, config, NULL) == 0 &&
+	       ss_server_free(server) == 0;
+}
+
+/* Who restarts the server need not wait for a worker's last client. */
+START_TEST(orphaned_workers_give_up_their_address_at_once)
+{
+	prctl(PR_SET_CHILD_SUBREAPER, 1);
+	board_new();
+	struct ss_config config =
+		config_of(&models[PREFORK], &transports[TCP], &reader);
+	struct node node;
+	node_start(&node, &config);
+	int fd = dial(node.url);
+	eventually(noted("begun"));
+	pid_t worker = board->tape.line[0].pid;
+	kill(node.pid, SIGKILL);
+	ck_assert_int_eq(node_wait(&node), 128 + SIGKILL);
+	config.addresses[0] = node.url;
+	eventually(starts(&config));
+	send_text(fd, "x");
+	expect_end(fd);
+	ck_assert_int_eq(orphan_wait(worker), 0);
+	close(fd);
+}
+END_TEST
+
 /* Before its first byte a client is not idle; it is alone all the same. */
 START_TEST(orphans_before_the_first_byte_see_end_of_file)
 {
@@ -1513,6 +1766,13 @@ struct holding {
 	int others;
 };
 
+/* 0-2 are the same here and there, and may well be /dev/null, as the spare one
+ * is that no child has a use for. */
+static bool is_standard(const char *fd)
+{
+	return strtol(fd, NULL, 10) <= STDERR_FILENO;
+}
+
 static bool is_ours(const char *link)
 {
 	DIR *dir = opendir("/proc/self/fd");
@@ -1520,6 +1780,8 @@ static bool is_ours(const char *link)
 	struct dirent *entry;
 	while (!found && (entry = readdir(dir))) {
 		char path[300], target[256] = "";
+		if (is_standard(entry->d_name))
+			continue;
 		snprintf(path, sizeof(path), "/proc/self/fd/%s", entry->d_name);
 		if (readlink(path, target, sizeof(target) - 1) > 0)
 			found = !strcmp(target, link);
@@ -1564,6 +1826,8 @@ static struct holding held_by(pid_t pid)
 	ck_assert_ptr_nonnull(dir);
 	struct dirent *entry;
 	while ((entry = readdir(dir))) {
+		if (is_standard(entry->d_name))
+			continue;
 		snprintf(path, sizeof(path), "/proc/%ld/fd/%s", (long)pid,
 			 entry->d_name);
 		ssize_t n = readlink(path, link, sizeof(link) - 1);
@@ -1705,6 +1969,8 @@ START_TEST(children_of_datagrams_hold_one_listener)
 	board_new();
 	struct ss_config config =
 		config_for(&models[FORKING], &transports[_i ? UNIXGRAM : UDP]);
+	config.addresses[1] =
+		_i ? "unixgram:@ss-stop-two" : "udp://127.0.0.1:0";
 	struct node node;
 	node_run(&node, &config, serve_beside_sync);
 	eventually(noted("second"));
@@ -1966,12 +2232,21 @@ static int reach_in(void)
 	return atomic_load(&board->answer);
 }
 
+static void note_line(void *arg, int level, struct ss_server *server,
+		      uint64_t id, const char *text)
+{
+	(void)arg, (void)level, (void)server, (void)id;
+	tape_note(&board->tape, "%s", text);
+}
+
 START_TEST(cancel_kills_a_child)
 {
 	char expected[32];
 	board_new();
 	struct ss_config config =
 		config_for(&models[FORKING], &transports[TCP]);
+	config.log = note_line;
+	config.log_level = SS_LOG_WARNING;
 	use_first(&config, &teller, NULL);
 	struct node node;
 	node_run(&node, &config, turn_and_cancel);
@@ -1984,6 +2259,8 @@ START_TEST(cancel_kills_a_child)
 	expect_end(fd);
 	snprintf(expected, sizeof(expected), "ended %d", -ECHILD);
 	eventually(noted(expected));
+	ck_assert_msg(strstr(tape_text(&board->tape), "killed by signal 9"),
+		      "%s", tape_text(&board->tape));
 	ck_assert_int_eq(reach_in(), -ENOENT);
 	ck_assert_int_eq(ask(other, "ping"), PONG);
 	close(fd);
@@ -2288,6 +2565,7 @@ static void add_shutdown(Suite *suite)
 			    SERVED);
 	tcase_add_loop_test(tcase, shutdown_from_another_thread, 0, SERVED);
 	tcase_add_loop_test(tcase, shutdown_from_a_signal_handler, 0, 2);
+	tcase_add_test(tcase, shutdown_leaves_errno_alone);
 	tcase_add_loop_test(tcase, shutdown_from_a_handler, 0, SERVED);
 	tcase_add_loop_test(tcase, shutdown_before_serving_counts, 0, SERVED);
 	tcase_add_loop_test(tcase,
@@ -2310,9 +2588,13 @@ static void add_close(Suite *suite)
 	tcase_add_loop_test(tcase, close_of_what_was_never_activated, 0,
 			    2 * transport_count);
 	tcase_add_test(tcase, close_joins_threads);
+	tcase_add_test(tcase, threads_beyond_max_idle_leave);
 	tcase_add_loop_test(tcase, close_while_another_thread_serves, 0,
 			    SERVED);
 	tcase_add_loop_test(tcase, close_loses_nobody, 0, all);
+#ifdef SS_LINUX
+	tcase_add_test(tcase, close_takes_no_more_than_were_queued);
+#endif
 	tcase_add_loop_test(tcase, close_loses_nobody_at_the_cap, 0,
 			    2 * CAPPED);
 	tcase_add_loop_test(tcase, close_loses_nobody_behind_an_idle_client, 0,
@@ -2329,11 +2611,19 @@ static void add_deadlines(Suite *suite)
 			    2 * model_count);
 	tcase_add_loop_test(tcase, stubborn_handlers_are_forced, 0,
 			    model_count);
+	/* But for the last, whose loop the handler holds. */
+	tcase_add_loop_test(tcase, who_waits_for_a_place_sees_the_deadline, 0,
+			    2 * (CAPPED - 1));
+	tcase_add_loop_test(tcase, processes_that_do_not_come_back_are_killed,
+			    0, 2);
 	tcase_add_loop_test(tcase, sleepers_are_woken_at_the_deadline, 0,
 			    2 * model_count);
 	tcase_add_loop_test(tcase, abandoned_threads_are_counted, SERVED_APART,
 			    SERVED);
 	tcase_add_loop_test(tcase, second_request_means_now, 0, 2 * CAPPED);
+	tcase_add_test(tcase, first_request_of_another_stop_is_no_hurry);
+	tcase_add_loop_test(tcase, second_request_means_now_to_workers,
+			    2 * PREFORK, 2 * model_count);
 	tcase_add_test(tcase, second_signal_under_sync_means_now);
 	tcase_add_test(tcase, second_shutdown_wakes_a_blocked_sync_handler);
 }
@@ -2362,6 +2652,7 @@ static void add_children(Suite *suite)
 	tcase_add_test(tcase, orphans_see_end_of_file);
 	tcase_add_test(tcase, orphans_before_the_first_byte_see_end_of_file);
 	tcase_add_loop_test(tcase, orphans_that_block_are_forced, 0, 2);
+	tcase_add_test(tcase, orphaned_workers_give_up_their_address_at_once);
 	tcase_add_loop_test(
 		tcase, children_hold_what_they_serve_and_nothing_else, 0, 4);
 	tcase_add_loop_test(tcase, children_of_datagrams_hold_one_listener, 0,

@@ -951,6 +951,36 @@ START_TEST(stream_answers_after_the_end_of_input)
 }
 END_TEST
 
+/* The first read came short, so that the next one has to be told of more. */
+static int sleeps_between_reads(struct ss_request *req)
+{
+	char buf[TEXT];
+	ssize_t n = ss_read(req, buf, sizeof(buf));
+	ss_write(req, buf, n > 0 ? (size_t)n : 0);
+	int r = ss_sleep(req, 50);
+	n = r < 0 ? r : ss_read(req, buf, sizeof(buf));
+	return (int)(n < 0 ? n : ss_write(req, buf, (size_t)n) - n);
+}
+
+START_TEST(stream_reads_what_came_while_it_slept)
+{
+	static const struct ss_handler handler = {
+		.handle = sleeps_between_reads
+	};
+	struct ss_config config = combination(_i, &handler);
+	struct node node;
+	node_start(&node, &config);
+	int fd = dial(node.url);
+	send_text(fd, "ping");
+	expect_text(fd, "ping");
+	send_text(fd, "pong");
+	expect_text(fd, "pong");
+	expect_end(fd);
+	close(fd);
+	ck_assert_int_eq(node_stop(&node), 0);
+}
+END_TEST
+
 static int ends_then_reads(struct ss_request *req)
 {
 	char buf[TEXT];
@@ -2577,6 +2607,122 @@ START_TEST(stream_close_does_not_wait_for_the_silent)
 }
 END_TEST
 
+static struct linger_board {
+	atomic_int waits, parent;
+	atomic_bool seen; /* by the client: its end */
+} * linger_board;
+
+static const struct ss_layer patient;
+
+static int patient_wait(struct ss_server *server, struct ss_request *req,
+			struct ss_source *source, short events,
+			int64_t deadline)
+{
+	atomic_fetch_add(&linger_board->waits, 1);
+	return ss_super(server, &patient)
+		->wait(server, req, source, events, deadline);
+}
+
+static const struct ss_layer patient = {
+	.name = "patient",
+	.ops = { .wait = patient_wait },
+};
+
+static int says_bye(struct ss_request *req)
+{
+	ssize_t n = ss_write(req, "bye", 3);
+	return n < 0 ? (int)n : 0;
+}
+
+/* Nothing is unread: one look tells, and nobody waits for more. */
+START_TEST(stream_close_looks_once)
+{
+	static const struct ss_handler handler = { .handle = says_bye,
+						   .speaks_first = true };
+	struct ss_config config = combination(_i, &handler);
+	linger_board = ss_shared_alloc(sizeof(*linger_board));
+	use_first(&config, &patient, NULL);
+	struct node node;
+	node_start(&node, &config);
+	int fd = dial(node.url);
+	expect_text(fd, "bye");
+	expect_end(fd);
+	ck_assert_int_eq(node_stop(&node), 0);
+	ck_assert_int_eq(atomic_load(&linger_board->waits), 0);
+	close(fd);
+}
+END_TEST
+
+/* Who has sent something. */
+static int refuse_all(struct ss_server *server, struct ss_request *req)
+{
+	struct pollfd fd = { .fd = ss_request_fd(req), .events = POLLIN };
+	(void)server;
+	return poll(&fd, 1, WAIT_MS) == 1 ? 0 : -ETIMEDOUT;
+}
+
+static const struct ss_layer refusing = {
+	.name = "refusing",
+	.ops = { .verify_request = refuse_all },
+};
+
+/* Others wait to be accepted: who is refused is not read from till its end. */
+START_TEST(stream_refusal_looks_once)
+{
+	struct ss_config config = combination(_i, &echo_handler);
+	linger_board = ss_shared_alloc(sizeof(*linger_board));
+	use_first(&config, &patient, NULL);
+	use_first(&config, &refusing, NULL);
+	struct node node;
+	node_start(&node, &config);
+	int fd = dial(node.url);
+	send_text(fd, "hello");
+	expect_end(fd);
+	ck_assert_int_eq(node_stop(&node), 0);
+	ck_assert_int_eq(atomic_load(&linger_board->waits), 0);
+	close(fd);
+}
+END_TEST
+
+static const struct ss_layer late;
+
+/* The parent's: the child has its own descriptor, and ends before. */
+static void late_close_request(struct ss_server *server, struct ss_request *req)
+{
+	bool parent = atomic_load(&linger_board->parent) == getpid();
+	int64_t until = clock_ms() + 2 * WAIT_MS;
+	while (parent && !atomic_load(&linger_board->seen) &&
+	       clock_ms() < until)
+		pause_ms(1);
+	ss_super(server, &late)->close_request(server, req);
+}
+
+static const struct ss_layer late = {
+	.name = "late",
+	.ops = { .close_request = late_close_request },
+};
+
+/* A child's end is the client's, whoever else has the descriptor. */
+START_TEST(stream_of_a_child_ends_with_it)
+{
+	struct ss_config config =
+		config_of(&models[2], &transports[_i * 2], &echo_handler);
+	linger_board = ss_shared_alloc(sizeof(*linger_board));
+	use_first(&config, &late, NULL);
+	struct node node;
+	node_start(&node, &config);
+	atomic_store(&linger_board->parent, node.pid);
+	int fd = dial(node.url);
+	send_text(fd, "hello");
+	shutdown(fd, SHUT_WR);
+	expect_text(fd, "hello");
+	expect_end(fd);
+	atomic_store(&linger_board->seen, true);
+	close(fd);
+	ck_assert_int_eq(node_stop(&node), 0);
+}
+END_TEST
+
 /* ---- a client that does not read ------------------------------------------*/
 
 static int writes_without_end(struct ss_request *req)
@@ -2748,6 +2894,62 @@ START_TEST(stream_leaves_sigpipe_as_it_was)
 }
 END_TEST
 
+static int tells_whether_blocked(struct ss_request *req)
+{
+	sigset_t mask;
+	pthread_sigmask(SIG_BLOCK, NULL, &mask);
+	return (int)ss_printf(req, "%d", sigismember(&mask, SIGPIPE)) - 1;
+}
+
+/* In our threads and children handlers may write(2) wherever they like. */
+START_TEST(stream_blocks_sigpipe_where_it_is_not_the_programs)
+{
+	static const struct ss_handler handler = {
+		.handle = tells_whether_blocked,
+		.speaks_first = true,
+	};
+	const struct model *model = &models[_i % model_count];
+	struct ss_config config = combination(_i, &handler);
+	bool programs = on_serving_thread(model, transport_at(_i)) &&
+			!model_supervised(model);
+	struct node node;
+	node_start(&node, &config);
+	int fd = dial(node.url);
+	expect_text(fd, programs ? "0" : "1");
+	expect_end(fd);
+	close(fd);
+	ck_assert_int_eq(node_stop(&node), 0);
+}
+END_TEST
+
+static atomic_int pipe_signals;
+
+static void count_pipe_signal(int signal)
+{
+	(void)signal;
+	atomic_fetch_add(&pipe_signals, 1);
+}
+
+static int late_sigpending(sigset_t *set)
+{
+	raise(SIGPIPE);
+	return sigpending(set);
+}
+
+/* One that somebody sends as we block it is the program's, and stays so. */
+START_TEST(stream_leaves_sigpipes_of_others)
+{
+	struct sys_sigpipe saved;
+	signal(SIGPIPE, count_pipe_signal);
+	sys_table.sigpending = late_sigpending;
+	sys_sigpipe_block(&saved);
+	sys_sigpipe_restore(&saved);
+	sys_table.sigpending = sigpending;
+	ck_assert_int_eq(atomic_load(&pipe_signals), 1);
+	signal(SIGPIPE, SIG_DFL);
+}
+END_TEST
+
 /* ---- an answer that is not lost -------------------------------------------*/
 
 static bool blocked_once;
@@ -2824,6 +3026,7 @@ static void add_writing(TCase *tcase, int n)
 	tcase_add_loop_test(tcase, stream_tells_how_much_went, 0, n);
 	tcase_add_test(tcase, stream_says_that_the_peer_is_gone);
 	tcase_add_loop_test(tcase, stream_answers_after_the_end_of_input, 0, n);
+	tcase_add_loop_test(tcase, stream_reads_what_came_while_it_slept, 0, n);
 	tcase_add_loop_test(tcase, stream_reads_on_after_its_own_end, 0, n);
 	tcase_add_test(tcase, stream_shuts_each_side);
 	tcase_add_loop_test(tcase, stream_output_is_bounded, 0, n);
@@ -2864,8 +3067,15 @@ static void add_hostility(TCase *tcase, int n)
 			    n);
 	tcase_add_loop_test(tcase, stream_close_reads_on_within_bounds, 0, n);
 	tcase_add_test(tcase, stream_close_does_not_wait_for_the_silent);
+	tcase_add_loop_test(tcase, stream_close_looks_once, 0, n);
+	tcase_add_loop_test(tcase, stream_refusal_looks_once, 0, n);
+	tcase_add_loop_test(tcase, stream_of_a_child_ends_with_it, 0, 2);
 	tcase_add_loop_test(tcase, stream_never_raises_sigpipe, 0, n);
 	tcase_add_test(tcase, stream_leaves_sigpipe_as_it_was);
+	tcase_add_test(tcase, stream_leaves_sigpipes_of_others);
+	tcase_add_loop_test(tcase,
+			    stream_blocks_sigpipe_where_it_is_not_the_programs,
+			    0, n);
 }
 
 static void add_sockets(TCase *tcase, int n)

@@ -690,6 +690,57 @@ START_TEST(tried_writes_come_after_what_is_buffered)
 }
 END_TEST
 
+static int interruptions;
+
+static bool interrupted(void)
+{
+	errno = EINTR;
+	return interruptions > 0 && interruptions--;
+}
+
+static ssize_t interrupted_recv(int fd, void *buf, size_t n, int flags)
+{
+	return interrupted() ? -1 : recv(fd, buf, n, flags);
+}
+
+static ssize_t interrupted_recvmsg(int fd, struct msghdr *msg, int flags)
+{
+	return interrupted() ? -1 : recvmsg(fd, msg, flags);
+}
+
+static ssize_t interrupted_send(int fd, const void *buf, size_t n, int flags)
+{
+	return interrupted() ? -1 : send(fd, buf, n, flags);
+}
+
+static int tries_on(struct ss_request *req)
+{
+	int other;
+	char buf[8];
+	struct ss_request *stream = new_stream(req, &other);
+	send_text(other, "ping");
+	interruptions = 2;
+	ck_assert_int_eq(ss_try_read(stream, buf, sizeof(buf)), 4);
+	ck_assert_int_eq(interruptions, 0);
+	interruptions = 2;
+	ck_assert_int_eq(ss_try_write(stream, "pong", 4), 4);
+	ck_assert_int_eq(interruptions, 0);
+	expect_text(other, "pong");
+	close(other);
+	ran++;
+	return 0;
+}
+
+START_TEST(tried_calls_go_on_after_interruptions)
+{
+	struct ss_handler handler = { .handle = tries_on };
+	sys_table.recv = interrupted_recv;
+	sys_table.recvmsg = interrupted_recvmsg;
+	sys_table.send = interrupted_send;
+	serve_one(&handler);
+}
+END_TEST
+
 /* ---- conversations --------------------------------------------------------*/
 
 /* A server behind: echoes lines, in a process of its own. */
@@ -1156,6 +1207,7 @@ Suite *t_streams(void)
 	tcase_add_test(tcase, streams_are_over_stream_sockets);
 	tcase_add_test(tcase, failures_leave_nothing);
 	tcase_add_test(tcase, tried_writes_come_after_what_is_buffered);
+	tcase_add_test(tcase, tried_calls_go_on_after_interruptions);
 	tcase_add_test(tcase, streams_follow_the_requests_timeouts);
 	tcase_add_test(tcase, streams_are_not_left_open_in_children);
 	tcase_add_test(tcase, streams_count_from_where_it_is_said);

@@ -489,6 +489,29 @@ START_TEST(replies_leave_from_the_address_asked)
 }
 END_TEST
 
+#ifdef SS_LINUX
+/* The kernel as it is where the way back goes by another interface. */
+static ssize_t routing_sendmsg(int fd, const struct msghdr *msg, int flags)
+{
+	const struct cmsghdr *from = CMSG_FIRSTHDR(msg);
+	struct in_pktinfo info = { .ipi_ifindex = 0 };
+	if (from && from->cmsg_type == IP_PKTINFO)
+		memcpy(&info, CMSG_DATA(from), sizeof(info));
+	if (!info.ipi_ifindex)
+		return sendmsg(fd, msg, flags);
+	errno = ENETUNREACH;
+	return -1;
+}
+
+START_TEST(replies_leave_by_any_interface)
+{
+	static const char *const hosts[] = { "127.0.0.1", NULL };
+	sys_table.sendmsg = routing_sendmsg;
+	expect_wildcard(&models[0], "udp://0.0.0.0:0", hosts);
+}
+END_TEST
+#endif
+
 START_TEST(replies_leave_from_the_address_asked_ipv6)
 {
 	static const char *const hosts[] = { "[::1]", "127.0.0.1", "127.0.0.2",
@@ -532,12 +555,13 @@ static void name_it(struct ss_address *wildcard)
 		inet_pton(AF_INET6, "::ffff:127.0.0.2", &in6->sin6_addr);
 }
 
-/* A handler that speaks to its own server would never end it. */
+/* A handler that speaks to its own server would never end it.  It answers with
+ * the last of the server's addresses. */
 static int speak_to_self(struct ss_request *req)
 {
 	struct ss_server *server = ss_request_server(req);
 	struct ss_address own;
-	char packet[16] = "";
+	char packet[16] = "", url[SS_ADDRESS_TEXT];
 	ss_read(req, packet, sizeof(packet) - 1);
 	tape_note(tape, "%s", packet);
 	if (!strcmp(packet, "end"))
@@ -547,22 +571,30 @@ static int speak_to_self(struct ss_request *req)
 		name_it(&own);
 		ss_send_to(req, "self", 4, &own);
 	}
-	return answer(req, "begun");
+	int last = ss_server_listeners(server) - 1;
+	return answer(req, ss_server_url(server, last, url, sizeof(url)));
 }
 
 static const struct ss_handler to_self = { .name = "self",
 					   .handle = speak_to_self };
 
+/* Neither from the first of its addresses nor from the last. */
 static void expect_no_loop(const struct ss_config *config)
 {
 	struct node node;
 	node_start(&node, config);
+	char last[SS_ADDRESS_TEXT] = "";
 	int fd = dial(node.url);
-	demand(fd, "begin", "begun");
+	tell(fd, "begin");
+	ck_assert_int_gt(recv_within(fd, last, sizeof(last) - 1, WAIT_MS), 0);
+	int other = dial(last);
+	demand(other, "begin", last);
+	demand(other, "end", "ended");
 	demand(fd, "end", "ended");
+	close(other);
 	close(fd);
 	ck_assert_int_eq(node_stop(&node), 0);
-	ck_assert_int_eq(atomic_load(&tape->count), 2);
+	ck_assert_int_eq(atomic_load(&tape->count), 4);
 }
 
 START_TEST(packets_from_our_own_address_are_dropped)
@@ -1135,6 +1167,9 @@ static void add_replies(Suite *suite)
 	tcase_add_loop_test(tcase, packets_may_go_to_another_address, 0, all);
 	tcase_add_loop_test(tcase, replies_leave_from_the_address_asked, 0,
 			    model_count);
+#ifdef SS_LINUX
+	tcase_add_test(tcase, replies_leave_by_any_interface);
+#endif
 	tcase_add_loop_test(tcase, replies_leave_from_the_address_asked_ipv6, 0,
 			    model_count);
 	tcase_add_loop_test(tcase, peers_are_told_as_they_are, 0, all);

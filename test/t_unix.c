@@ -726,6 +726,30 @@ START_TEST(locks_of_others_are_not_waited_for_forever)
 }
 END_TEST
 
+static const char *lock_of_file;
+static int removed; /* under its lock */
+
+static int locked_unlink(const char *path)
+{
+	removed += is_locked(lock_of_file);
+	return unlink(path);
+}
+
+/* Between the look whether it is still ours and its end nobody replaces it. */
+START_TEST(files_are_removed_under_their_lock)
+{
+	struct place place = new_place(transport_of(_i));
+	struct ss_config config = config_at(&place, transport_of(_i));
+	struct ss_server *server = made(&config);
+	lock_of_file = place.lock;
+	sys_table.unlink = locked_unlink;
+	expect_free(server);
+	ck_assert_int_eq(removed, 1);
+	ck_assert(!exists(place.path));
+	ck_assert(!is_locked(place.lock));
+}
+END_TEST
+
 /* The file goes all the same when nobody lets go of the lock. */
 START_TEST(locks_of_others_do_not_hold_a_close)
 {
@@ -924,6 +948,7 @@ static void add_locks(Suite *suite)
 	tcase_add_loop_test(tcase, locks_of_others_are_waited_for, 0, BOTH);
 	tcase_add_loop_test(tcase, locks_of_others_are_not_waited_for_forever,
 			    0, BOTH);
+	tcase_add_loop_test(tcase, files_are_removed_under_their_lock, 0, BOTH);
 	tcase_add_loop_test(tcase, locks_of_others_do_not_hold_a_close, 0,
 			    BOTH);
 	tcase_add_loop_test(tcase, races_have_one_winner, 0, BOTH);
