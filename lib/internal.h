@@ -124,7 +124,7 @@ struct ss_server {
 
 	size_t request_states; /* bytes of all layers' request states */
 	void *states;
-	char describe[256];
+	char *describe;
 	struct ss_timeouts
 		timeouts;    /* the handler's over the configuration's */
 	unsigned number;     /* of this server in the process */

@@ -157,17 +157,22 @@ static int lay_out(struct ss_server *server)
 	return 0;
 }
 
-static void write_description(struct ss_server *server)
+/* "quota > threading > tcp > base" */
+static int write_description(struct ss_server *server)
 {
-	size_t used = 0;
+	static const char between[] = " > ";
+	size_t size = 1;
+	for (int i = 0; i < server->level_count; i++)
+		size += strlen(server->levels[i].layer->name) +
+			strlen(between);
+	char *at = server->describe = sys_malloc(size);
+	if (!at)
+		return -ENOMEM;
 	for (int i = 0; i < server->level_count; i++) {
-		size_t room = sizeof(server->describe) - used;
-		int n = snprintf(server->describe + used, room, "%s%s",
-				 i ? " > " : "", server->levels[i].layer->name);
-		if (n < 0 || (size_t)n >= room)
-			return;
-		used += (size_t)n;
+		at = stpcpy(at, i ? between : "");
+		at = stpcpy(at, server->levels[i].layer->name);
 	}
+	return 0;
 }
 
 int layers_build(struct ss_server *server, const struct ss_config *config)
@@ -203,7 +208,7 @@ int layers_build(struct ss_server *server, const struct ss_config *config)
 	if (!r)
 		r = lay_out(server);
 	if (!r)
-		write_description(server);
+		r = write_description(server);
 	return r;
 }
 
@@ -243,6 +248,7 @@ void layers_free(struct ss_server *server)
 {
 	server_room_free(server, server->states);
 	sys_free(server->levels);
+	sys_free(server->describe);
 }
 
 static const struct level *level_of(const struct ss_server *server,

@@ -317,10 +317,7 @@ END_TEST
 Suite *t_crowd(void)
 {
 	Suite *suite = suite_create("t_crowd");
-	TCase *tcase = tcase_create("crowd");
-	suite_add_tcase(suite, tcase);
-	tcase_add_checked_fixture(tcase, set_up, tear_down);
-	tcase_set_timeout(tcase, 20);
+	TCase *tcase = suite_case(suite, "crowd", set_up, tear_down);
 	tcase_add_loop_test(tcase, crowd_goes_first, 0, 2);
 	tcase_add_test(tcase, crowd_lasts_until_its_threads_have_begun);
 	tcase_add_test(tcase, crowd_without_threads_is_none);
