@@ -163,8 +163,7 @@ static int write_description(struct ss_server *server)
 	static const char between[] = " > ";
 	size_t size = 1;
 	for (int i = 0; i < server->level_count; i++)
-		size += strlen(server->levels[i].layer->name) +
-			strlen(between);
+		size += strlen(server->levels[i].layer->name) + strlen(between);
 	char *at = server->describe = sys_malloc(size);
 	if (!at)
 		return -ENOMEM;
