@@ -164,13 +164,14 @@ static int write_description(struct ss_server *server)
 	size_t size = 1;
 	for (int i = 0; i < server->level_count; i++)
 		size += strlen(server->levels[i].layer->name) + strlen(between);
-	char *at = server->describe = sys_malloc(size);
-	if (!at)
+	server->describe = sys_malloc(size);
+	if (!server->describe)
 		return -ENOMEM;
-	for (int i = 0; i < server->level_count; i++) {
-		at = stpcpy(at, i ? between : "");
-		at = stpcpy(at, server->levels[i].layer->name);
-	}
+	size_t used = 0;
+	for (int i = 0; i < server->level_count; i++)
+		used += (size_t)snprintf(server->describe + used, size - used,
+					 "%s%s", i ? between : "",
+					 server->levels[i].layer->name);
 	return 0;
 }
 
