@@ -232,9 +232,12 @@ START_TEST(conformance_a_failing_handler_costs_its_client_alone)
 }
 END_TEST
 
+/* Who stays has its port before datagram clients vanish: a later one could get
+ * the port of one of those, and its answer. */
 START_TEST(conformance_clients_that_vanish_cost_nothing)
 {
 	start(_i);
+	int stays = transport->stream ? -1 : dial(node.url);
 	for (int i = 0; i < 10; i++) {
 		int fd = dial(node.url);
 		struct linger reset = { .l_onoff = 1 };
@@ -245,7 +248,11 @@ START_TEST(conformance_clients_that_vanish_cost_nothing)
 				   sizeof(reset));
 		close(fd);
 	}
-	echo_once(node.url, "e still there");
+	if (transport->stream)
+		stays = dial(node.url);
+	send_text(stays, "e still there");
+	expect_text(stays, "e still there");
+	close(stays);
 	stop();
 }
 END_TEST

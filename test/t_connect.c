@@ -14,16 +14,6 @@
 
 static struct sys_table real;
 
-static void set_up(void)
-{
-	real = sys_table;
-}
-
-static void tear_down(void)
-{
-	sys_table = real;
-}
-
 /* ---- those who are called -------------------------------------------------*/
 
 /* A listener of the test's own. */
@@ -32,6 +22,9 @@ struct ear {
 	char url[SS_ADDRESS_TEXT];
 };
 
+enum { DEAF = -1 };
+
+/* With that backlog it does not listen: who connects is refused. */
 static struct ear open_ear(const char *text, int backlog)
 {
 	struct ear ear;
@@ -43,7 +36,7 @@ static struct ear open_ear(const char *text, int backlog)
 	ear.fd = socket(at.address.u.sa.sa_family,
 			(dgram ? SOCK_DGRAM : SOCK_STREAM) | SOCK_CLOEXEC, 0);
 	ck_assert_int_eq(bind(ear.fd, &at.address.u.sa, at.address.len), 0);
-	if (!dgram)
+	if (!dgram && backlog != DEAF)
 		ck_assert_int_eq(listen(ear.fd, backlog), 0);
 	at.address.len = sizeof(at.address.u);
 	ck_assert_int_eq(getsockname(ear.fd, &at.address.u.sa, &at.address.len),
@@ -72,14 +65,31 @@ static int accept_at(const struct ear *ear)
 	return client;
 }
 
-/* Nobody listens there, nor soon will. */
+/* Nobody else gets its port before the test's end. */
+static struct ear dead = { .fd = -1 };
+
 static const char *dead_url(void)
 {
-	static char url[SS_ADDRESS_TEXT];
-	struct ear ear = open_ear("tcp://127.0.0.1:0", 1);
-	snprintf(url, sizeof(url), "%s", ear.url);
-	close(ear.fd);
-	return url;
+	dead = open_ear("tcp://127.0.0.1:0", DEAF);
+	return dead.url;
+}
+
+static void bury(void)
+{
+	if (dead.fd != -1)
+		close(dead.fd);
+	dead.fd = -1;
+}
+
+static void set_up(void)
+{
+	real = sys_table;
+}
+
+static void tear_down(void)
+{
+	sys_table = real;
+	bury();
 }
 
 /* A listener whose backlog is full: who connects gets no answer. */
@@ -551,8 +561,8 @@ END_TEST
 /* Its own port is its source: TCP would make it a connection to itself. */
 START_TEST(nobody_connects_to_himself)
 {
-	char url[SS_ADDRESS_TEXT];
-	snprintf(url, sizeof(url), "%s", dead_url());
+	const char *url = dead_url();
+	bury();
 	struct ss_connect_options options = { .source = url };
 	struct ss_diag why;
 	ck_assert_int_eq(ss_connect(NULL, url, &options, &why), -ECONNREFUSED);

@@ -759,20 +759,25 @@ START_TEST(errors_of_replies_cost_one_reply)
 END_TEST
 
 /* Gone before the reply: the kernel answers with an ICMP error (udp(7)), for
- * a Unix socket with one of its own. */
+ * a Unix socket with one of its own.  The client that stays was there before,
+ * for its port not to be that of one who vanished. */
 START_TEST(clients_that_vanish_stop_nothing)
 {
 	struct ss_config config =
 		config_of(model_of(_i), transport_of(_i), &echoing);
 	struct node node;
 	node_start(&node, &config);
+	int stays = dial(node.url);
 	for (int i = 0; i < 50; i++) {
 		int fd = dial(node.url);
 		send_text(fd, "hello");
 		close(fd);
-		if (i % 10 == 9)
-			echo_once(node.url, "still here");
+		if (i % 10 == 9) {
+			send_text(stays, "still here");
+			expect_text(stays, "still here");
+		}
 	}
+	close(stays);
 	ck_assert_int_eq(node_stop(&node), 0);
 }
 END_TEST
