@@ -73,8 +73,8 @@ STRETCH_cov := 6
 
 # Suites that run at a time, for each processor: they wait more than they work,
 # but under the sanitizers.
-JOBS_release := 2
-JOBS_debug := 2
+JOBS_release := 4
+JOBS_debug := 4
 
 # gcc 12's thread sanitizer dies at start where the kernel spreads mappings
 # over more than 28 bits (vm.mmap_rnd_bits): without randomisation it never.
@@ -95,7 +95,10 @@ TEST_SRC := $(sort $(wildcard test/*.c))
 PEER_SRC := $(sort $(wildcard test/peers/*.c))
 BENCH_SRC := $(sort $(wildcard test/bench/*.c test/bench/load/*.c))
 BENCH_PEER_SRC := $(sort $(wildcard test/bench/peers/*.c test/bench/peers/*.cc))
+# The longest first: the last to end decides how long all take.
+LONGEST := t_install t_programs t_connect t_streams t_stop t_races
 SUITES := $(basename $(notdir $(filter test/t_%.c,$(TEST_SRC))))
+SUITES := $(filter $(SUITES),$(LONGEST)) $(filter-out $(LONGEST),$(SUITES))
 # By itself gdb loads what lies beside a library under this name.
 GDB_SRC := lib/fiber/fibers-gdb.py
 # Those of what is installed.
@@ -206,7 +209,7 @@ help: ## this list
 		sub(/:.*/, "", $$1); printf "make %-14s %s\n", $$1, $$2 }' Makefile
 	@echo
 	@echo 'VARIANT=release|debug|asan|tsan|cov  PORTABLE=1  WERROR=1  V=1'
-	@echo 'SS_JOBS=suites that make test runs at a time, by default one or two a processor'
+	@echo 'SS_JOBS=suites that make test runs at a time, by default one or four a processor'
 	@echo 'CC CFLAGS CPPFLAGS LDFLAGS  PREFIX DESTDIR LIBDIR INCLUDEDIR MANDIR'
 	@echo 'BUILD=dir, by default build/$$VARIANT'
 
@@ -297,17 +300,13 @@ $(call object,test/main.c): $(BUILD)/suites.inc
 $(RUNNER): $(call object,$(TEST_SRC)) $(HANDLERS) $(STATIC) $(BUILD)/suites.inc
 	$(call program,$$($(PKG_CONFIG) --libs check))
 
-# What users get has no table.
-INSTALLED := $(if $(filter release,$(VARIANT)),TABLE=)
+# For t_install.  What users get has no table.
+INSTALL_MAKE = $(MAKE) $(if $(filter release,$(VARIANT)),TABLE=)
+INSTALL_FLAGS = -pthread $(INSTRUMENT)
 
-# The runner comes last, so that its summary ends the output.  What it has
-# freed, every process that it forks takes along and searches for leaks: 256 MB
-# of that, asan's default, made most of the time.
+# What the runner has freed, every process that it forks takes along and
+# searches for leaks: 256 MB of that, asan's default, made most of the time.
 run-tests: all $(RUNNER) $(PEERS)
-	+@$(if $(SUITE),,MAKE=$(call quote,$(MAKE) $(INSTALLED)) CC=$(call quote,$(CC)) \
-		CXX=$(call quote,$(CXX)) PKG_CONFIG=$(call quote,$(PKG_CONFIG)) \
-		FLAGS=$(call quote,-pthread $(INSTRUMENT)) \
-		RUN="$(UNSPREAD_$(VARIANT))" test/install/run.sh)
 	@export SS_BUILD=$(abspath $(BUILD)) SS_VARIANT=$(VARIANT); \
 	export ASAN_OPTIONS="$${ASAN_OPTIONS-detect_leaks=1:quarantine_size_mb=8}"; \
 	export UBSAN_OPTIONS="$${UBSAN_OPTIONS-print_stacktrace=1}"; \
@@ -317,6 +316,9 @@ second_deadlock_stack=1 die_after_fork=0}"; \
 		$(STRETCH_$(VARIANT)),1)}"; \
 	export SS_JOBS="$${SS_JOBS-$$(($(or $(JOBS_$(VARIANT)),1) * \
 		$$(getconf _NPROCESSORS_ONLN)))}"; \
+	export MAKE=$(call quote,$(INSTALL_MAKE)) CC=$(call quote,$(CC)) \
+		CXX=$(call quote,$(CXX)) FLAGS=$(call quote,$(INSTALL_FLAGS)) \
+		PKG_CONFIG=$(call quote,$(PKG_CONFIG)); \
 	$(if $(SUITE),export SS_SUITE=$(SUITE);) \
 	$(UNSPREAD_$(VARIANT)) $(RUNNER)
 

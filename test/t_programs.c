@@ -878,8 +878,8 @@ static void cut_off_between(int fd, int64_t from, int least, int most)
 
 START_TEST(programs_end_silent_clients)
 {
-	static const char *const options[] = { "--idle=0.3", "--timeout=0.3",
-					       "--total=0.3" };
+	static const char *const options[] = { "--idle=0.1", "--timeout=0.1",
+					       "--total=0.1" };
 	const char *model = models[_i / 3].name;
 	struct program server = { 0 };
 	char url[SS_ADDRESS_TEXT];
@@ -888,10 +888,10 @@ START_TEST(programs_end_silent_clients)
 					    "tcp://127.0.0.1:0")));
 	int64_t from = clock_ms();
 	int fd = silent_client(url);
-	cut_off_between(fd, from, 295, SOON_MS);
+	cut_off_between(fd, from, 95, SOON_MS);
 	/* Who never says a word is cut off too. */
 	from = clock_ms();
-	cut_off_between(dial(url), from, 295, SOON_MS);
+	cut_off_between(dial(url), from, 95, SOON_MS);
 	quit(&server);
 }
 END_TEST

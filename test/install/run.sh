@@ -1,16 +1,17 @@
 #!/bin/sh
 # Installs into a temporary place, builds a C and a C++20 program against what
 # is there, by pkg-config, shared and static, runs them, and uninstalls.
-# From `make test`: MAKE (with its MAKEFLAGS), CC, CXX, PKG_CONFIG, FLAGS (the
-# variant's instruments), RUN (what stands before a program, if anything).
+# t_install runs it: MAKE (with its MAKEFLAGS), CC, CXX, PKG_CONFIG, FLAGS (the
+# variant's instruments).
 # shellcheck disable=SC2086 # commands and flags are split into words
 set -eu
 
 MAKE=${MAKE:-make} CC=${CC:-cc} CXX=${CXX:-c++}
-PKG_CONFIG=${PKG_CONFIG:-pkg-config} FLAGS=${FLAGS:-} RUN=${RUN:-}
-# Under make -n nothing is to be done.
-flags=${MAKEFLAGS:-}
-case ${flags%% *} in -* | *=*) ;; *n*) exit 0 ;; esac
+PKG_CONFIG=${PKG_CONFIG:-pkg-config} FLAGS=${FLAGS:-}
+# The descriptors of make's job server have not come along.
+MAKEFLAGS=$(echo "${MAKEFLAGS:-}" |
+	sed 's/ --jobserver-[^ ]*//g; s/ -j[0-9]*//g')
+export MAKEFLAGS
 unset DESTDIR PREFIX LIBDIR INCLUDEDIR MANDIR
 here=$(cd "$(dirname "$0")" && pwd)
 tmp=$(mktemp -d)
@@ -47,7 +48,7 @@ program() {
 	shift
 	# There, for what coverage writes beside a program.
 	(cd "$tmp" && quietly "$@" -o "$name")
-	LD_LIBRARY_PATH=$tmp/usr/lib $RUN "$tmp/$name" >"$tmp/out" \
+	LD_LIBRARY_PATH=$tmp/usr/lib "$tmp/$name" >"$tmp/out" \
 		2>"$tmp/log" || {
 		cat "$tmp/out" "$tmp/log" >&2
 		die "$name failed"
@@ -77,7 +78,6 @@ c="$CC -std=c11 $strict $FLAGS $cflags $here/program.c"
 program c_shared $c $shared
 program c_static $c $static
 
-cxx_note=
 if command -v "${CXX%% *}" >/dev/null 2>&1; then
 	# g++ takes what designated initialisers leave out for an oversight.
 	cxx="$CXX -std=c++20 $strict -Wno-missing-field-initializers $FLAGS"
@@ -85,7 +85,7 @@ if command -v "${CXX%% *}" >/dev/null 2>&1; then
 	program cxx_shared $cxx $shared
 	program cxx_static $cxx $static
 else
-	cxx_note=" (skipped: C++, $CXX is not installed)"
+	echo "install: skipped: C++, $CXX is not installed"
 fi
 
 # The shared ones must really have used the library.
@@ -100,5 +100,3 @@ make_at uninstall /usr "$tmp/staged"
 left=$(files_below "$tmp/usr" && files_below "$tmp/staged")
 [ -z "$left" ] || die "left by uninstall: $left"
 [ ! -d "$tmp/usr/include/socketserver" ] || die 'left: include/socketserver'
-
-echo "ok install$cxx_note"
