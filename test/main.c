@@ -6,8 +6,8 @@
  * (for valgrind and debuggers), CK_VERBOSITY.
  *
  * Most tests wait more than they work: several suites run at a time, SS_JOBS
- * or one for each processor, each in a process (and, as root, a network) of
- * its own.  What they print comes as they end, those that failed last.
+ * or one for each processor, each in a process of its own; as root in a network
+ * of its own too.  What they print comes as they end, those that failed last.
  */
 #include <check.h>
 #include <net/if.h>
@@ -26,15 +26,20 @@
 #include "suites.inc"
 #undef SUITE
 
+/* Written by the suite's process. */
+struct tally {
+	int run, failures, errors; /* run -1: it did not get that far */
+};
+
 struct job {
 	const char *name;
 	Suite *(*make)(void);
 	pid_t pid;
 	FILE *output;
-	int run, failures, errors; /* -1: it did not get that far */
+	struct tally *tally;
 };
 
-#define SUITE(suite) { .name = #suite, .make = suite, .run = -1 },
+#define SUITE(suite) { .name = #suite, .make = suite },
 static const struct job suites[] = {
 #include "suites.inc"
 	{ .name = NULL },
@@ -57,9 +62,9 @@ static void run(struct job *job)
 	for (int i = 0; i < failed; i++)
 		failures += tr_rtype(results[i]) == CK_FAILURE;
 	free(results);
-	job->run = srunner_ntests_run(runner);
-	job->failures = failures;
-	job->errors = failed - failures;
+	*job->tally = (struct tally){ .run = srunner_ntests_run(runner),
+				      .failures = failures,
+				      .errors = failed - failures };
 	srunner_free(runner);
 }
 
@@ -67,20 +72,34 @@ static void run(struct job *job)
 
 /* Nobody else's ports, names and TIME_WAITs; where that is not allowed, it
  * shares the machine's. */
-static void own_network(void)
+static bool own_network(void)
 {
 #ifdef __linux__
 	struct ifreq loopback = { .ifr_name = "lo", .ifr_flags = IFF_UP };
 	if (unshare(CLONE_NEWNET) == -1)
-		return;
+		return false;
 	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 	if (fd == -1 || ioctl(fd, SIOCSIFFLAGS, &loopback) == -1)
 		perror("a network of its own");
 	close(fd);
+	return true;
+#else
+	return false;
 #endif
 }
 
-static void start(struct job *job)
+/* In a suite's process: what the others' print is not among its descriptors. */
+static void take_output(const struct job *job, const struct job *jobs,
+			int count)
+{
+	dup2(fileno(job->output), STDOUT_FILENO);
+	dup2(fileno(job->output), STDERR_FILENO);
+	for (int i = 0; i < count; i++)
+		if (jobs[i].output)
+			close(fileno(jobs[i].output));
+}
+
+static void start(struct job *job, const struct job *jobs, int count)
 {
 	job->output = tmpfile();
 	if (!job->output) {
@@ -97,9 +116,7 @@ static void start(struct job *job)
 		job->pid = pid;
 		return;
 	}
-	dup2(fileno(job->output), STDOUT_FILENO);
-	dup2(fileno(job->output), STDERR_FILENO);
-	fclose(job->output);
+	take_output(job, jobs, count);
 	own_network();
 	run(job);
 	exit(EXIT_SUCCESS);
@@ -107,7 +124,8 @@ static void start(struct job *job)
 
 static bool good(const struct job *job)
 {
-	return job->run >= 0 && job->failures == 0 && job->errors == 0;
+	const struct tally *tally = job->tally;
+	return tally->run >= 0 && tally->failures == 0 && tally->errors == 0;
 }
 
 static void show(struct job *job)
@@ -119,7 +137,7 @@ static void show(struct job *job)
 		fwrite(bytes, 1, n, stdout);
 	fclose(job->output);
 	job->output = NULL;
-	if (job->run < 0)
+	if (job->tally->run < 0)
 		printf("%s: it did not come to its end\n", job->name);
 	fflush(stdout);
 }
@@ -133,7 +151,7 @@ static bool await(struct job *jobs, int count)
 		if (jobs[i].pid != pid)
 			continue;
 		if (status != 0)
-			jobs[i].run = -1;
+			jobs[i].tally->run = -1;
 		if (good(&jobs[i]))
 			show(&jobs[i]);
 	}
@@ -146,7 +164,7 @@ static void run_at_a_time(struct job *jobs, int count, int most)
 	for (int i = 0; i < count; i++) {
 		if (running == most)
 			running -= await(jobs, count);
-		start(&jobs[i]);
+		start(&jobs[i], jobs, count);
 		running++;
 	}
 	while (await(jobs, count))
@@ -161,13 +179,14 @@ static int sum_up(const struct job *jobs, int count)
 {
 	int run = 0, failures = 0, errors = 0;
 	for (int i = 0; i < count; i++) {
-		if (jobs[i].run < 0) {
+		const struct tally *tally = jobs[i].tally;
+		if (tally->run < 0) {
 			errors++;
 			continue;
 		}
-		run += jobs[i].run;
-		failures += jobs[i].failures;
-		errors += jobs[i].errors;
+		run += tally->run;
+		failures += tally->failures;
+		errors += tally->errors;
 	}
 	if (run == 0) {
 		fputs("no such test: nothing was run\n", stderr);
@@ -193,17 +212,25 @@ static int at_a_time(void)
 
 int main(void)
 {
+	static struct job jobs[sizeof(suites) / sizeof(*suites)];
+	int count = 0, most = at_a_time();
 	/* What a suite's process counts is read here. */
-	struct job *jobs = mmap(NULL, sizeof(suites), PROT_READ | PROT_WRITE,
-				MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	if (jobs == MAP_FAILED) {
+	struct tally *tallies = mmap(NULL, sizeof(jobs), PROT_READ | PROT_WRITE,
+				     MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (tallies == MAP_FAILED) {
 		perror("mmap");
 		return EXIT_FAILURE;
 	}
-	int count = 0, most = at_a_time();
-	for (const struct job *job = suites; job->name; job++)
-		if (wanted(job->name))
-			jobs[count++] = *job;
+	for (const struct job *suite = suites; suite->name; suite++) {
+		if (!wanted(suite->name))
+			continue;
+		jobs[count] = *suite;
+		jobs[count].tally = &tallies[count];
+		jobs[count].tally->run = -1;
+		count++;
+	}
+	if (!own_network())
+		puts("skipped: every interface: no network of its own");
 	if (count > 1 && most > 0)
 		run_at_a_time(jobs, count, most);
 	else

@@ -2,6 +2,8 @@
 #include "support.h"
 
 #include <dirent.h>
+#include <ifaddrs.h>
+#include <net/if.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -411,6 +413,17 @@ static int type_of(const struct ss_endpoint *endpoint)
 			       endpoint->scheme == SS_SCHEME_UNIXGRAM
 		       ? SOCK_DGRAM
 		       : SOCK_STREAM;
+}
+
+bool exposed(void)
+{
+	struct ifaddrs *all = NULL;
+	bool outside = getifaddrs(&all) == -1;
+	for (const struct ifaddrs *each = all; each; each = each->ifa_next)
+		outside |= (each->ifa_flags & IFF_UP) &&
+			   !(each->ifa_flags & IFF_LOOPBACK);
+	freeifaddrs(all);
+	return outside;
 }
 
 int try_dial(const char *url)

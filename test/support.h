@@ -138,6 +138,10 @@ void refused(const struct ss_config *config, int code, const char *part);
 
 /* A connected socket; for unixgram bound too, so that replies find it. */
 int dial(const char *url);
+/* Whether others could connect to a wildcard address: its tests are left out.
+ * Not where loopback is all there is, as in the network that test/main.c makes
+ * for root. */
+bool exposed(void);
 /* -errno where that fails. */
 int try_dial(const char *url);
 void send_text(int fd, const char *text);

@@ -336,6 +336,8 @@ END_TEST
 /* What tells where a packet was sent to is kept with it. */
 START_TEST(everything_comes_back_of_addresses)
 {
+	if (exposed())
+		return;
 	struct ss_config config = counted(&models[_i], &transports[1], &rich);
 	config.addresses[0] = "udp://0.0.0.0:0";
 	weather(&config, false, false);

@@ -473,6 +473,8 @@ static void expect_wildcard(const struct model *model, const char *address,
 	struct ss_config config = config_of(model, udp, &obedient);
 	config.addresses[0] = address;
 	struct node node;
+	if (!strstr(address, "127.") && exposed())
+		return;
 	node_start(&node, &config);
 	for (int i = 0; hosts[i]; i++)
 		expect_from(node.url, hosts[i]);
@@ -617,7 +619,7 @@ END_TEST
 START_TEST(packets_from_our_own_wildcard_are_dropped)
 {
 	bool ipv6 = _i % 2;
-	if (ipv6 && !have_ipv6())
+	if ((ipv6 && !have_ipv6()) || exposed())
 		return;
 	struct ss_config config = config_of(&models[_i / 2], udp, &to_self);
 	config.addresses[0] = ipv6 ? "udp://[::]:0" : "udp://0.0.0.0:0";
