@@ -21,6 +21,7 @@ struct settings {
 	struct ss_config config;
 	struct ss_socket_options sockets;
 	struct ss_prefork_options prefork;
+	struct ss_access_options access;
 	const char *model;
 	bool verbose;
 	bool trace;
@@ -95,6 +96,8 @@ static void use_mixin(struct settings *settings, const struct ss_layer *mixin)
 	use->layer = mixin;
 	if (mixin == &ss_prefork_mixin)
 		use->options = &settings->prefork;
+	if (mixin == &ss_access_mixin)
+		use->options = &settings->access;
 }
 
 /* A list, leftmost first, as Python lists base classes. */
@@ -323,6 +326,10 @@ static const struct option_row rows[] = {
 	  set_true, .offset = AT(sockets.reuse_port) },
 	{ "mode", 0, "OCTAL", "of a Unix socket's file", set_mode,
 	  .offset = AT(sockets) },
+	{ "allow", 0, "LIST", "serve these clients only: 10.0.0.0/8,::1",
+	  set_text, .offset = AT(access.allow) },
+	{ "deny", 0, "LIST", "and not these; the closer match counts", set_text,
+	  .offset = AT(access.deny) },
 	{ "verbose", 'v', NULL, "tell connects, bytes, ends", set_true,
 	  .offset = AT(verbose) },
 	{ "trace", 0, NULL, "tell every operation", set_true,
@@ -428,6 +435,8 @@ static void compose(struct settings *settings)
 		use_mixin(settings, &ss_trace_mixin);
 	if (settings->verbose)
 		use_mixin(settings, &verbose_layer);
+	if (settings->access.allow != NULL || settings->access.deny != NULL)
+		use_mixin(settings, &ss_access_mixin);
 	use_models(settings);
 	if (settings->config.log_level < wanted)
 		settings->config.log_level = wanted;

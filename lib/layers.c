@@ -251,6 +251,14 @@ void layers_free(struct ss_server *server)
 	sys_free(server->describe);
 }
 
+bool ss_server_has(const struct ss_server *server, const struct ss_layer *layer)
+{
+	for (int i = 0; i < server->level_count; i++)
+		if (server->levels[i].layer == layer)
+			return true;
+	return false;
+}
+
 static const struct level *level_of(const struct ss_server *server,
 				    const struct ss_layer *mine)
 {

@@ -1,5 +1,7 @@
-/* Threads and conditions, as all that has threads makes them. */
+/* Threads, conditions and shared locks, as all who need them make them. */
 #include "thread.h"
+
+#include <errno.h>
 
 int thread_cond_init(pthread_cond_t *cond)
 {
@@ -31,4 +33,28 @@ int thread_create(pthread_t *thread, size_t stack_size, void *(*run)(void *),
 	}
 	pthread_attr_destroy(&attr);
 	return -error;
+}
+
+int thread_shared_lock_init(pthread_mutex_t *mutex)
+{
+	pthread_mutexattr_t attr;
+	int error = pthread_mutexattr_init(&attr);
+	if (error)
+		return -error;
+	error = pthread_mutexattr_setpshared(&attr, PTHREAD_PROCESS_SHARED);
+	if (!error)
+		error = pthread_mutexattr_setrobust(&attr,
+						    PTHREAD_MUTEX_ROBUST);
+	if (!error)
+		error = pthread_mutex_init(mutex, &attr);
+	pthread_mutexattr_destroy(&attr);
+	return -error;
+}
+
+bool thread_shared_lock(pthread_mutex_t *mutex)
+{
+	if (pthread_mutex_lock(mutex) != EOWNERDEAD)
+		return false;
+	pthread_mutex_consistent(mutex);
+	return true;
 }

@@ -1,4 +1,4 @@
-/* What the models that have threads share. */
+/* What those share that have threads, or locks that processes share. */
 #ifndef SS_LIB_THREAD_H
 #define SS_LIB_THREAD_H
 
@@ -15,5 +15,12 @@ int thread_create(pthread_t *thread, size_t stack_size, void *(*run)(void *),
 
 /* A condition whose timed waits are by the monotonic clock; -errno. */
 int thread_cond_init(pthread_cond_t *cond);
+
+/*
+ * A mutex in memory that processes share; -errno.  It is locked also where the
+ * one who had it died with it: true, the first time after that.
+ */
+int thread_shared_lock_init(pthread_mutex_t *mutex);
+bool thread_shared_lock(pthread_mutex_t *mutex);
 
 #endif

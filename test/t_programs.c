@@ -495,11 +495,11 @@ END_TEST
 START_TEST(programs_show_version_and_help)
 {
 	static const char *const options[] = {
-		"model",   "loop",    "once", "timeout",    "idle",
-		"total",   "drain",   "full", "max-active", "backlog",
-		"verbose", "mode",    "log",  "max-packet", "reuse-port",
-		"trace",   "version", "help", "sync",	    "threading",
-		"forking", "ADDRESS",
+		"model",   "loop",    "once",  "timeout",    "idle",
+		"total",   "drain",   "full",  "max-active", "backlog",
+		"verbose", "mode",    "log",   "max-packet", "reuse-port",
+		"trace",   "version", "help",  "sync",	     "threading",
+		"forking", "ADDRESS", "allow", "deny",
 	};
 	static const char *const asked[] = { "--help", "-h" };
 	for (int i = 0; i < 2; i++) {
@@ -563,6 +563,9 @@ static const struct wrong {
 	{ { "--mode", "", "unix:/x" }, "--mode '': expected octal" },
 	{ { "--mode", "17777", "unix:/x" }, "--mode '17777': expected octal" },
 	{ { "--mode", "0600" }, "only Unix sockets have them" },
+	{ { "--allow", "10.0.0.1/8" },
+	  "access: allow: \"10.0.0.1/8\": bits are set beyond" },
+	{ { "--deny", "local" }, "access: deny: \"local\": not an address" },
 	{ { "--reuse-port", "unix:/x" }, "Unix sockets have no ports" },
 	{ { "" }, "\"\"" },
 	{ { "127.0.0.1" }, "127.0.0.1: no port" },
@@ -596,6 +599,22 @@ START_TEST(programs_refuse_wrong_use)
 	snprintf(path, sizeof(path), "unix:%s/x", scratch());
 	program_run(&got, "", ECHO_SERVER(path, "127.0.0.1:0"));
 	complained(2, "127.0.0.1:0");
+}
+END_TEST
+
+START_TEST(programs_serve_whom_they_are_told_to)
+{
+	struct program server = { 0 };
+	int fd = dial(
+		serve(&server, ECHO_SERVER("-m", models[_i].name, "--deny",
+					   "127.0.0.0/8,10.0.0.0/8", "--allow",
+					   "0.0.0.0/0", "tcp://127.0.0.1:0")));
+	expect_gone(fd);
+	quit(&server);
+	echoes(serve(&server,
+		     ECHO_SERVER("-m", models[_i].name, "--deny", "10.0.0.0/8",
+				 "--allow", "127.0.0.1", "127.0.0.1:0")));
+	quit(&server);
 }
 END_TEST
 
@@ -1475,6 +1494,8 @@ static void add_words(Suite *suite)
 	TCase *tcase = suite_case(suite, "words", NULL, NULL);
 	tcase_add_test(tcase, programs_show_version_and_help);
 	tcase_add_loop_test(tcase, programs_refuse_wrong_use, 0, 4);
+	tcase_add_loop_test(tcase, programs_serve_whom_they_are_told_to, 0,
+			    plain_count);
 	tcase_add_test(tcase, programs_take_sixteen_addresses);
 	tcase_add_loop_test(tcase, programs_name_the_address_in_use, 0,
 			    transport_count);

@@ -317,6 +317,10 @@ SS_API void *ss_request_layer_state(const struct ss_request *req,
 SS_API size_t ss_request_layer_offset(const struct ss_server *server,
 				      const struct ss_layer *mine);
 
+/* Whether the layer is one of the server's. */
+SS_API bool ss_server_has(const struct ss_server *server,
+			  const struct ss_layer *layer);
+
 /* The flags of all layers of the server, or-ed; its transport. */
 SS_API unsigned ss_server_flags(const struct ss_server *server);
 SS_API const struct ss_layer *

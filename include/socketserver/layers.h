@@ -135,6 +135,45 @@ struct ss_prefork_options {
 			       the next; 0: 10 s */
 };
 
+/* ---- guards ---------------------------------------------------------------*/
+
+/*
+ * Access: who may come in, by lists of entries between commas or white space:
+ *
+ *	192.0.2.0/24  2001:db8::/32	networks (RFC 4632, RFC 4291 2.3)
+ *	192.0.2.1  ::1			single addresses
+ *	uid:1000  gid:100		the peer of a Unix stream, by number
+ *					(unix(7), SO_PEERCRED: the group is the
+ *					effective one; Linux)
+ *
+ * The most specific entry that has the client decides, a user before a group;
+ * where both lists have that same entry, deny does.  Who is in neither list
+ * comes in only if there is no `allow`.  IPv4-mapped addresses are IPv4, and
+ * neither 0.0.0.0/0 nor ::/0 has addresses of the other family.  Whose address
+ * is not known (memory, datagrams of Unix sockets) is in no list.
+ *
+ * In verify_request, by ss_request_peer: the client's own address where a layer
+ * to the left has found that out (ss_proxy_mixin).
+ */
+SS_API extern const struct ss_layer ss_access_mixin;
+struct ss_access_options {
+	const char *allow; /* NULL, or empty: there is no such list */
+	const char *deny;
+	int max_entries; /* of both, also later; 0: 1024, or what they have */
+};
+
+/*
+ * Replaces both lists at once, as the options would have them, or leaves them
+ * as they are.  Any thread; also seen by, and from, children and workers of
+ * the server.  Requests that have come in stay.  -EINVAL: an entry is none, and
+ * `why` quotes it.  -ENOSPC: more than max_entries.  -ENOMEM.  -ENOTSUP: the
+ * server does not have the layer.
+ */
+SS_API int ss_access_set(struct ss_server *server, const char *allow,
+			 const char *deny, struct ss_diag *why);
+/* How many it has turned away, in all processes; 0 without the layer. */
+SS_API uint64_t ss_access_refused(const struct ss_server *server);
+
 /* ---- a look inside --------------------------------------------------------*/
 
 /*
