@@ -22,6 +22,7 @@ struct settings {
 	struct ss_socket_options sockets;
 	struct ss_prefork_options prefork;
 	struct ss_access_options access;
+	struct ss_limits_options limits;
 	const char *model;
 	bool verbose;
 	bool trace;
@@ -98,6 +99,8 @@ static void use_mixin(struct settings *settings, const struct ss_layer *mixin)
 		use->options = &settings->prefork;
 	if (mixin == &ss_access_mixin)
 		use->options = &settings->access;
+	if (mixin == &ss_limits_mixin)
+		use->options = &settings->limits;
 }
 
 /* A list, leftmost first, as Python lists base classes. */
@@ -330,6 +333,13 @@ static const struct option_row rows[] = {
 	  set_text, .offset = AT(access.allow) },
 	{ "deny", 0, "LIST", "and not these; the closer match counts", set_text,
 	  .offset = AT(access.deny) },
+	{ "per-source", 0, "N", "requests of one address at a time", set_number,
+	  .offset = AT(limits.max_per_source), .min = 1, .max = INT_MAX },
+	{ "rate", 0, "N", "requests in a second", set_number,
+	  .offset = AT(limits.rate), .min = 1, .max = INT_MAX },
+	{ "source-rate", 0, "N", "requests of one address in a second",
+	  set_number, .offset = AT(limits.source_rate), .min = 1,
+	  .max = INT_MAX },
 	{ "verbose", 'v', NULL, "tell connects, bytes, ends", set_true,
 	  .offset = AT(verbose) },
 	{ "trace", 0, NULL, "tell every operation", set_true,
@@ -437,6 +447,9 @@ static void compose(struct settings *settings)
 		use_mixin(settings, &verbose_layer);
 	if (settings->access.allow != NULL || settings->access.deny != NULL)
 		use_mixin(settings, &ss_access_mixin);
+	if (settings->limits.max_per_source != 0 ||
+	    settings->limits.rate != 0 || settings->limits.source_rate != 0)
+		use_mixin(settings, &ss_limits_mixin);
 	use_models(settings);
 	if (settings->config.log_level < wanted)
 		settings->config.log_level = wanted;
@@ -450,6 +463,7 @@ int main(int argc, char *argv[])
 	struct settings settings = {
 		.config.handler = &ss_echo_handler,
 		.config.refusal = "busy, try again later\n",
+		.limits.refusal = "too many, try again later\n",
 		.model = "sync",
 	};
 

@@ -27,6 +27,11 @@ static void base_no_action(struct ss_server *server)
 	(void)server;
 }
 
+static void base_worker_ended(struct ss_server *server, int slot)
+{
+	(void)server, (void)slot;
+}
+
 static void base_listener_close(struct ss_server *server,
 				struct ss_listener *listener)
 {
@@ -225,6 +230,7 @@ const struct ss_layer ss_base_layer = {
 		.handle_timeout = base_no_action,
 		.server_close = close_gracefully,
 		.listener_close = base_listener_close,
+		.worker_ended = base_worker_ended,
 		.get_request = base_get_request,
 		.verify_request = base_verify_request,
 		.process_request = base_process_request,

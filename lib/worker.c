@@ -32,6 +32,11 @@ int worker_order(const struct ss_server *server)
 			      : SS_ORDER_SERVE;
 }
 
+int ss_workers(const struct ss_server *server)
+{
+	return server->page->slots - 1;
+}
+
 int ss_worker(const struct ss_server *server)
 {
 	return server->worker;
@@ -104,6 +109,7 @@ void ss_worker_ended(struct ss_server *server, int slot)
 	int gone = slot;
 	atomic_compare_exchange_strong(&server->page->accepting, &gone, 0);
 	atomic_store(&server->page->news, true);
+	self(server)->worker_ended(server, slot);
 }
 
 /* All of them are told before the first one is woken. */

@@ -495,11 +495,12 @@ END_TEST
 START_TEST(programs_show_version_and_help)
 {
 	static const char *const options[] = {
-		"model",   "loop",    "once",  "timeout",    "idle",
-		"total",   "drain",   "full",  "max-active", "backlog",
-		"verbose", "mode",    "log",   "max-packet", "reuse-port",
-		"trace",   "version", "help",  "sync",	     "threading",
-		"forking", "ADDRESS", "allow", "deny",
+		"model",   "loop",	  "once",  "timeout",	 "idle",
+		"total",   "drain",	  "full",  "max-active", "backlog",
+		"verbose", "mode",	  "log",   "max-packet", "reuse-port",
+		"trace",   "version",	  "help",  "sync",	 "threading",
+		"forking", "ADDRESS",	  "allow", "deny",	 "per-source",
+		"rate",	   "source-rate",
 	};
 	static const char *const asked[] = { "--help", "-h" };
 	for (int i = 0; i < 2; i++) {
@@ -614,6 +615,30 @@ START_TEST(programs_serve_whom_they_are_told_to)
 	echoes(serve(&server,
 		     ECHO_SERVER("-m", models[_i].name, "--deny", "10.0.0.0/8",
 				 "--allow", "127.0.0.1", "127.0.0.1:0")));
+	quit(&server);
+}
+END_TEST
+
+static bool told_to_come_later(const char *url)
+{
+	char text[64] = "";
+	int fd = dial(url);
+	ssize_t n = recv_within(fd, text, sizeof(text) - 1, SILENCE_MS);
+	close(fd);
+	return n > 0 && !strcmp(text, "too many, try again later\n");
+}
+
+START_TEST(programs_serve_as_often_as_they_are_told_to)
+{
+	struct program server = { 0 };
+	char url[SS_ADDRESS_TEXT];
+	snprintf(url, sizeof(url), "%s",
+		 serve(&server,
+		       ECHO_SERVER("-m", models[_i].name, "--source-rate", "1",
+				   "--rate", "100", "--per-source", "9",
+				   "tcp://127.0.0.1:0")));
+	echoes(url);
+	eventually(told_to_come_later(url));
 	quit(&server);
 }
 END_TEST
@@ -1496,6 +1521,8 @@ static void add_words(Suite *suite)
 	tcase_add_loop_test(tcase, programs_refuse_wrong_use, 0, 4);
 	tcase_add_loop_test(tcase, programs_serve_whom_they_are_told_to, 0,
 			    plain_count);
+	tcase_add_loop_test(tcase, programs_serve_as_often_as_they_are_told_to,
+			    0, plain_count);
 	tcase_add_test(tcase, programs_take_sixteen_addresses);
 	tcase_add_loop_test(tcase, programs_name_the_address_in_use, 0,
 			    transport_count);

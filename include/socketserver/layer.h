@@ -148,6 +148,10 @@ struct ss_ops {
 	void (*listener_close)(struct ss_server *server,
 			       struct ss_listener *listener);
 
+	/* Supervisor: the worker of that slot has ended, with all that it was
+	 * serving, for which end_request will not be called. */
+	void (*worker_ended)(struct ss_server *server, int slot);
+
 	/*
 	 * A request, from its beginning to its end.
 	 */
@@ -569,6 +573,9 @@ SS_API int64_t ss_drain_deadline(struct ss_server *server);
 
 /* From init: there will be n slots at most.  -ENOMEM. */
 SS_API int ss_set_workers(struct ss_server *server, int n);
+/* How many slots there may be, once every layer's init has run; 0: it has no
+ * workers. */
+SS_API int ss_workers(const struct ss_server *server);
 /* The slot of the process: 0 in the supervisor. */
 SS_API int ss_worker(const struct ss_server *server);
 
@@ -579,7 +586,8 @@ SS_API int ss_worker(const struct ss_server *server);
  * serve_forever and server_close of ss_super, and exits.
  */
 SS_API pid_t ss_fork_worker(struct ss_server *server, int slot);
-/* It has ended: what it was serving counts as ended.  The slot is free. */
+/* It has ended: what it was serving counts as ended, layers are told
+ * (worker_ended), and the slot is free. */
 SS_API void ss_worker_ended(struct ss_server *server, int slot);
 
 /* What a worker is to do; each only after those before it. */

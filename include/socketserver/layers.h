@@ -174,6 +174,66 @@ SS_API int ss_access_set(struct ss_server *server, const char *allow,
 /* How many it has turned away, in all processes; 0 without the layer. */
 SS_API uint64_t ss_access_refused(const struct ss_server *server);
 
+/*
+ * Limits: how many requests a source may have at a time, and how fast requests
+ * may come, over all processes of the server.  A source is an IPv4 address, an
+ * IPv6 network, or a user (peers of Unix streams); who has no known address is
+ * not limited as a source.
+ *
+ * In verify_request, by ss_request_peer: the client's own address where a layer
+ * to the left has found that out (ss_proxy_mixin).  Who is turned away takes no
+ * token, but one whom a layer to the right turns away has taken it.
+ */
+SS_API extern const struct ss_layer ss_limits_mixin;
+struct ss_limits_options {
+	int max_per_source; /* requests at a time; 0: any number */
+	/* Tokens: so many requests come in in per_ms, and `burst` at once after
+	 * a pause.  Of all sources together, and of each. */
+	int rate;  /* 0: any number */
+	int burst; /* 0: as rate */
+	int source_rate;
+	int source_burst;
+	int per_ms;	 /* 0: 1 s; at most a day */
+	int ipv4_prefix; /* bits that make a source; 0: 32; SS_NONE: no bit */
+	int ipv6_prefix; /* 0: 64; SS_NONE: no bit */
+	/*
+	 * That are known at a time; 0: 4096; at most 2^24.  40 bytes each, and
+	 * 4 for each worker that there may be (9 times as many as serve), of
+	 * which only those that are used are touched.  A new source takes the
+	 * place of one that has no request.  Where there is none, the request
+	 * is not limited as of a source, or, with refuse_untracked, turned
+	 * away.
+	 */
+	int max_sources;
+	bool refuse_untracked;
+	/* To a stream's client who is turned away: what goes without waiting.
+	 * NULL: nothing. */
+	const char *refusal;
+};
+
+struct ss_limits_stats {
+	uint64_t admitted;
+	uint64_t refused_full;	      /* max_per_source */
+	uint64_t refused_rate;	      /* rate */
+	uint64_t refused_source_rate; /* source_rate */
+	uint64_t untracked;	      /* there was no place for their source */
+	uint64_t active;  /* requests that count as their sources' now */
+	uint64_t sources; /* that are known now */
+};
+
+/* Of all processes; any thread, any of them.  0; -ENOTSUP: the server does not
+ * have the layer. */
+static inline int ss_limits_get(struct ss_server *server,
+				struct ss_limits_stats *stats);
+SS_API int ss_limits_get_sized(struct ss_server *server,
+			       struct ss_limits_stats *stats, size_t size);
+
+static inline int ss_limits_get(struct ss_server *server,
+				struct ss_limits_stats *stats)
+{
+	return ss_limits_get_sized(server, stats, sizeof(*stats));
+}
+
 /* ---- a look inside --------------------------------------------------------*/
 
 /*

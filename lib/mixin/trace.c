@@ -87,6 +87,12 @@ static void trace_listener_close(struct ss_server *server,
 	super(server)->listener_close(server, listener);
 }
 
+static void trace_worker_ended(struct ss_server *server, int slot)
+{
+	tell(server, SS_TRACE_WAITS, NULL, "worker_ended");
+	super(server)->worker_ended(server, slot);
+}
+
 /* ---- a request ------------------------------------------------------------*/
 
 /* Told only where there was one: the id is not known before. */
@@ -254,6 +260,7 @@ const struct ss_layer ss_trace_mixin = {
 		.handle_timeout = trace_handle_timeout,
 		.server_close = trace_server_close,
 		.listener_close = trace_listener_close,
+		.worker_ended = trace_worker_ended,
 		.get_request = trace_get_request,
 		.verify_request = trace_verify_request,
 		.process_request = trace_process_request,
