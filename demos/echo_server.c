@@ -17,12 +17,17 @@
 
 #define PROGRAM "echo_server"
 
+enum proxy_wanted { PROXY_NO, PROXY_REQUIRED, PROXY_OPTIONAL };
+
 struct settings {
 	struct ss_config config;
 	struct ss_socket_options sockets;
 	struct ss_prefork_options prefork;
 	struct ss_access_options access;
 	struct ss_limits_options limits;
+	struct ss_proxy_options proxy;
+	int proxy_wanted; /* enum proxy_wanted */
+	bool whoami;
 	const char *model;
 	bool verbose;
 	bool trace;
@@ -101,6 +106,8 @@ static void use_mixin(struct settings *settings, const struct ss_layer *mixin)
 		use->options = &settings->access;
 	if (mixin == &ss_limits_mixin)
 		use->options = &settings->limits;
+	if (mixin == &ss_proxy_mixin)
+		use->options = &settings->proxy;
 }
 
 /* A list, leftmost first, as Python lists base classes. */
@@ -297,6 +304,12 @@ static const struct choice policies[] = {
 	{ NULL, 0 },
 };
 
+static const struct choice proxies[] = {
+	{ "required", PROXY_REQUIRED },
+	{ "optional", PROXY_OPTIONAL },
+	{ NULL, 0 },
+};
+
 #define AT(member) offsetof(struct settings, member)
 
 static const struct option_row rows[] = {
@@ -340,6 +353,15 @@ static const struct option_row rows[] = {
 	{ "source-rate", 0, "N", "requests of one address in a second",
 	  set_number, .offset = AT(limits.source_rate), .min = 1,
 	  .max = INT_MAX },
+	{ "proxy", 0, "WHEN", "PROXY headers are required or optional",
+	  set_choice, .offset = AT(proxy_wanted), .choices = proxies },
+	{ "proxy-trust", 0, "LIST", "of these, such as 10.0.0.1,::1", set_text,
+	  .offset = AT(proxy.trusted) },
+	{ "proxy-timeout", 0, "SECONDS", "they may take to come (5)",
+	  set_seconds, .offset = AT(config.timeouts.handshake_ms),
+	  .zero = SS_NONE },
+	{ "whoami", 0, NULL, "answer WHOAMI by the client's address", set_true,
+	  .offset = AT(whoami) },
 	{ "verbose", 'v', NULL, "tell connects, bytes, ends", set_true,
 	  .offset = AT(verbose) },
 	{ "trace", 0, NULL, "tell every operation", set_true,
@@ -434,6 +456,24 @@ static void parse_addresses(struct settings *settings, int count, char *argv[])
 		settings->config.addresses[i] = argv[i];
 }
 
+/* In the order in which they are asked. */
+static void use_guards(struct settings *settings)
+{
+	const struct ss_limits_options *limits = &settings->limits;
+
+	settings->proxy.optional = settings->proxy_wanted == PROXY_OPTIONAL;
+	if (settings->proxy.trusted != NULL &&
+	    settings->proxy_wanted == PROXY_NO)
+		wrong_use("--proxy-trust is for --proxy");
+	if (settings->proxy_wanted != PROXY_NO)
+		use_mixin(settings, &ss_proxy_mixin);
+	if (settings->access.allow != NULL || settings->access.deny != NULL)
+		use_mixin(settings, &ss_access_mixin);
+	if (limits->max_per_source != 0 || limits->rate != 0 ||
+	    limits->source_rate != 0)
+		use_mixin(settings, &ss_limits_mixin);
+}
+
 /* What looks on stands leftmost, so that it sees all. */
 static void compose(struct settings *settings)
 {
@@ -445,16 +485,14 @@ static void compose(struct settings *settings)
 		use_mixin(settings, &ss_trace_mixin);
 	if (settings->verbose)
 		use_mixin(settings, &verbose_layer);
-	if (settings->access.allow != NULL || settings->access.deny != NULL)
-		use_mixin(settings, &ss_access_mixin);
-	if (settings->limits.max_per_source != 0 ||
-	    settings->limits.rate != 0 || settings->limits.source_rate != 0)
-		use_mixin(settings, &ss_limits_mixin);
+	use_guards(settings);
 	use_models(settings);
 	if (settings->config.log_level < wanted)
 		settings->config.log_level = wanted;
 	if (settings->loop)
 		settings->config.handler = &ss_echo_loop_handler;
+	if (settings->whoami)
+		settings->config.handler = &ss_whoami_handler;
 	settings->config.transport_options = &settings->sockets;
 }
 

@@ -29,6 +29,10 @@ extern const struct ss_handler ss_daytime_handler;
  */
 extern const struct ss_handler ss_upper_handler;
 
+/* Sends lines back, but for WHOAMI, whose answer is "ADDRESS PORT": the
+ * client's, "-" where it has none. */
+extern const struct ss_handler ss_whoami_handler;
+
 /* A line of welcome before the client has said a word; then it is closed. */
 extern const struct ss_handler ss_greeting_handler;
 

@@ -177,7 +177,9 @@ static void count_bytes(struct ss_request *req)
 static int conclude(struct ss_request *req, int r)
 {
 	struct ss_server *server = req->server;
-	if (r < 0)
+	if (r == -EACCES && req->phase == SS_PHASE_HANDSHAKE)
+		count(&server->slot->refused[SS_REFUSED_VERIFY]);
+	else if (r < 0)
 		accept_error(server, req, r, (enum ss_phase)req->phase);
 	streams_free(req);
 	self(server)->shutdown_request(server, req);

@@ -495,12 +495,14 @@ END_TEST
 START_TEST(programs_show_version_and_help)
 {
 	static const char *const options[] = {
-		"model",   "loop",	  "once",  "timeout",	 "idle",
-		"total",   "drain",	  "full",  "max-active", "backlog",
-		"verbose", "mode",	  "log",   "max-packet", "reuse-port",
-		"trace",   "version",	  "help",  "sync",	 "threading",
-		"forking", "ADDRESS",	  "allow", "deny",	 "per-source",
-		"rate",	   "source-rate",
+		"model",       "loop",		"once",	       "timeout",
+		"idle",	       "total",		"drain",       "full",
+		"max-active",  "backlog",	"verbose",     "mode",
+		"log",	       "max-packet",	"reuse-port",  "trace",
+		"version",     "help",		"sync",	       "threading",
+		"forking",     "ADDRESS",	"allow",       "deny",
+		"per-source",  "rate",		"source-rate", "proxy",
+		"proxy-trust", "proxy-timeout", "whoami",
 	};
 	static const char *const asked[] = { "--help", "-h" };
 	for (int i = 0; i < 2; i++) {
@@ -567,6 +569,13 @@ static const struct wrong {
 	{ { "--allow", "10.0.0.1/8" },
 	  "access: allow: \"10.0.0.1/8\": bits are set beyond" },
 	{ { "--deny", "local" }, "access: deny: \"local\": not an address" },
+	{ { "--proxy", "often" }, "expected one of required optional" },
+	{ { "--proxy-trust", "::1" }, "--proxy-trust is for --proxy" },
+	{ { "--proxy-timeout", "soon" }, "expected seconds" },
+	{ { "--rate", "0" }, "--rate '0': expected a whole number" },
+	{ { "--source-rate", "x" }, "--source-rate 'x': expected" },
+	{ { "--per-source", "-1" }, "--per-source '-1': expected" },
+	{ { "--proxy", "required" }, "proxy: no balancer is trusted" },
 	{ { "--reuse-port", "unix:/x" }, "Unix sockets have no ports" },
 	{ { "" }, "\"\"" },
 	{ { "127.0.0.1" }, "127.0.0.1: no port" },
@@ -615,6 +624,97 @@ START_TEST(programs_serve_whom_they_are_told_to)
 	echoes(serve(&server,
 		     ECHO_SERVER("-m", models[_i].name, "--deny", "10.0.0.0/8",
 				 "--allow", "127.0.0.1", "127.0.0.1:0")));
+	quit(&server);
+}
+END_TEST
+
+static void write_file(const char *path, const char *text)
+{
+	FILE *file = fopen(path, "w");
+	ck_assert_ptr_nonnull(file);
+	fputs(text, file);
+	ck_assert_int_eq(fclose(file), 0);
+}
+
+static const char *haproxy(void)
+{
+	if (have("haproxy"))
+		return "haproxy";
+	return access("/usr/sbin/haproxy", X_OK) == 0 ? "/usr/sbin/haproxy"
+						      : NULL;
+}
+
+/* A listener that the balancer inherits, so that clients need not wait for it;
+ * close-on-exec is off. */
+static int open_front(char url[SS_ADDRESS_TEXT])
+{
+	struct sockaddr_in at = { .sin_family = AF_INET,
+				  .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	socklen_t len = sizeof(at);
+	int fd = socket(AF_INET, SOCK_STREAM, 0);
+	ck_assert_int_eq(bind(fd, (struct sockaddr *)&at, len), 0);
+	ck_assert_int_eq(listen(fd, 16), 0);
+	ck_assert_int_eq(getsockname(fd, (struct sockaddr *)&at, &len), 0);
+	snprintf(url, SS_ADDRESS_TEXT, "tcp://127.0.0.1:%d",
+		 ntohs(at.sin_port));
+	return fd;
+}
+
+static void balance(struct program *balancer, int front, const char *back,
+		    const char *options)
+{
+	char path[100], text[1000];
+	snprintf(path, sizeof(path), "%s/haproxy.cfg", scratch());
+	snprintf(text, sizeof(text),
+		 "defaults\n mode tcp\n timeout connect 10s\n"
+		 " timeout client 10s\n timeout server 10s\n"
+		 "listen echo\n unique-id-format client-%%ci\n"
+		 " bind fd@%d\n server echo %s %s\n",
+		 front, back, options);
+	write_file(path, text);
+	program_start(balancer, ARGV(haproxy(), "-q", "-db", "-f", path));
+}
+
+static const char *const balancings[] = {
+	"send-proxy",
+	"send-proxy-v2",
+	"send-proxy-v2 proxy-v2-options crc32c,unique-id",
+};
+enum { BALANCINGS = sizeof(balancings) / sizeof(*balancings) };
+
+START_TEST(programs_know_clients_behind_haproxy)
+{
+	if (!haproxy()) {
+		printf("skipped: haproxy is not here\n");
+		return;
+	}
+	const struct model *model = &models[_i / BALANCINGS];
+	struct program server = { 0 }, balancer = { 0 };
+	char front[SS_ADDRESS_TEXT], expected[64];
+	const char *when = _i % 2 ? "required" : "optional";
+	const char *back =
+		serve(&server, ECHO_SERVER("-m", model->name, "--whoami",
+					   "--proxy", when, "--proxy-trust",
+					   "127.0.0.1", "tcp://127.0.0.1:0"));
+	int listener = open_front(front);
+	balance(&balancer, listener, back + strlen("tcp://"),
+		balancings[_i % BALANCINGS]);
+	for (int i = 0; i < 2; i++) {
+		struct sockaddr_in at;
+		socklen_t len = sizeof(at);
+		int fd = dial(front);
+		ck_assert_int_eq(getsockname(fd, (struct sockaddr *)&at, &len),
+				 0);
+		snprintf(expected, sizeof(expected), "127.0.0.1 %d\n",
+			 ntohs(at.sin_port));
+		send_text(fd, "WHOAMI\n");
+		expect_text(fd, expected);
+		send_text(fd, "something else\n");
+		expect_text(fd, "something else\n");
+		close(fd);
+	}
+	close(listener);
+	program_stop(&balancer, SIGTERM, &got);
 	quit(&server);
 }
 END_TEST
@@ -688,14 +788,6 @@ START_TEST(programs_name_the_address_in_use)
 	       "bind: Cannot assign requested address");
 }
 END_TEST
-
-static void write_file(const char *path, const char *text)
-{
-	FILE *file = fopen(path, "w");
-	ck_assert_ptr_nonnull(file);
-	fputs(text, file);
-	ck_assert_int_eq(fclose(file), 0);
-}
 
 static void file_holds(const char *path, const char *text)
 {
@@ -1523,6 +1615,8 @@ static void add_words(Suite *suite)
 			    plain_count);
 	tcase_add_loop_test(tcase, programs_serve_as_often_as_they_are_told_to,
 			    0, plain_count);
+	tcase_add_loop_test(tcase, programs_know_clients_behind_haproxy, 0,
+			    BALANCINGS * plain_count);
 	tcase_add_test(tcase, programs_take_sixteen_addresses);
 	tcase_add_loop_test(tcase, programs_name_the_address_in_use, 0,
 			    transport_count);

@@ -182,7 +182,8 @@ struct ss_ops {
 	/*
 	 * Where the handler will run.  setup, handle, finish; returns their
 	 * error.  May choose another handler (ss_request_set_handler) and push
-	 * channels first.
+	 * channels first.  -EACCES before setup turns the client away, as
+	 * verify_request does: it is counted as that, and no error.
 	 */
 	int (*finish_request)(struct ss_server *server, struct ss_request *req);
 	/* Where it ran: says the end to the peer, then ss_self close_request.

@@ -175,6 +175,56 @@ SS_API int ss_access_set(struct ss_server *server, const char *allow,
 SS_API uint64_t ss_access_refused(const struct ss_server *server);
 
 /*
+ * PROXY protocol, versions 1 and 2 (HAProxy's doc/proxy-protocol.txt): who
+ * connects is a balancer, who tells in a header where its client is.  From then
+ * on ss_request_peer is the client's address, and ss_request_local the one that
+ * the client asked for; where the header tells none (LOCAL, UNKNOWN, UNSPEC)
+ * they are the connection's own.
+ *
+ * verify_request asks for the balancer.  The header is read in finish_request,
+ * before other layers' bytes, under handshake_ms (5 s where the configuration
+ * has none), and then the verify_request of the layers to the right is asked:
+ * of access and limits, those see the client.  Streams only.  A malformed
+ * header fails the request with -EPROTO.
+ */
+SS_API extern const struct ss_layer ss_proxy_mixin;
+struct ss_proxy_options {
+	const char *trusted; /* balancers, as a list of ss_access_mixin's.
+				Required: the server is refused without */
+	/*
+	 * Who is not trusted is served as is, and not believed, instead of
+	 * turned away; who is, and begins otherwise than a header does, too.
+	 * For handlers whose clients speak first, and whose rbufsize is not
+	 * 1 to 11.
+	 */
+	bool optional;
+	int max_header; /* bytes of version 2; 0: 4096; at most 65551 */
+};
+
+/* Types of what a header of version 2 may have besides. */
+enum ss_proxy_type {
+	SS_PROXY_ALPN = 0x01,
+	SS_PROXY_AUTHORITY = 0x02, /* the host that the client asked for */
+	SS_PROXY_CRC32C = 0x03,	   /* has been checked */
+	SS_PROXY_NOOP = 0x04,
+	SS_PROXY_UNIQUE_ID = 0x05,
+	SS_PROXY_SSL = 0x20, /* a byte, 32 bits, and further values */
+	SS_PROXY_NETNS = 0x30,
+};
+
+/*
+ * For handlers: the first value of a type, in place, until the request ends.
+ * Its length, perhaps 0; -ENOENT: there is none; -ENOTSUP: the server does not
+ * have the layer.
+ */
+SS_API ssize_t ss_proxy_tlv(const struct ss_request *req, int type,
+			    const void **value);
+/* The address of who connected; len 0: it has none.  Errors as above: without a
+ * header it is ss_request_peer. */
+SS_API int ss_proxy_balancer(const struct ss_request *req,
+			     struct ss_address *address);
+
+/*
  * Limits: how many requests a source may have at a time, and how fast requests
  * may come, over all processes of the server.  A source is an IPv4 address, an
  * IPv6 network, or a user (peers of Unix streams); who has no known address is
