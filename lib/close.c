@@ -75,10 +75,14 @@ static void take_from(struct ss_server *server, struct ss_listener *listener)
 	}
 }
 
-/* A supervisor's is its workers' to take, and an orphan's is lost. */
+/*
+ * A supervisor's is its workers' to take, that of a worker who has retired the
+ * others', and an orphan's is lost.
+ */
 static void take_queued(struct ss_server *server)
 {
-	bool ours = server->activated && !ss_holding(server, SS_HOLD_WORKERS) &&
+	const unsigned not_ours = SS_HOLD_WORKERS | SS_HOLD_STOPPING;
+	bool ours = server->activated && !ss_holding(server, not_ours) &&
 		    !atomic_load(&server->orphaned_at);
 	for (int i = 0; i < server->listener_count; i++) {
 		struct ss_listener *listener = server->listeners[i];
