@@ -24,8 +24,8 @@ struct settings {
 	const char *model;
 	bool verbose;
 	bool trace;
-	bool once;
 	bool loop;
+	struct ss_run_options run;
 };
 
 SS_PRINTF(1, 2)
@@ -301,7 +301,7 @@ static const struct option_row rows[] = {
 	{ "loop", 0, NULL, "the handler as a straight loop", set_true,
 	  .offset = AT(loop) },
 	{ "once", 0, NULL, "serve one request, then exit", set_true,
-	  .offset = AT(once) },
+	  .offset = AT(run.once) },
 	{ "timeout", 0, "SECONDS", "a read or write may take; 0: for ever",
 	  set_seconds, .offset = AT(config.timeouts.io_ms), .zero = SS_NONE },
 	{ "idle", 0, "SECONDS", "a client may be silent between messages",
@@ -447,6 +447,5 @@ int main(int argc, char *argv[])
 	parse_options(&settings, argc, argv);
 	parse_addresses(&settings, argc - optind, argv + optind);
 	compose(&settings);
-	return demo_run(PROGRAM, &settings.config,
-			settings.once ? ss_handle_request : ss_serve_forever);
+	return demo_run(PROGRAM, &settings.config, &settings.run);
 }

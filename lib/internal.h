@@ -5,6 +5,7 @@
 #ifndef SS_LIB_INTERNAL_H
 #define SS_LIB_INTERNAL_H
 
+#include <socketserver/run.h>
 #include <socketserver/socketserver.h>
 
 #include <assert.h>
@@ -112,6 +113,22 @@ struct ss_poller {
 	struct fired fired[POLLER_FIRED];
 };
 
+/* run.c: servers that ss_run serves together. */
+enum run_ask {
+	RUN_STOP = 1 << 0,
+	RUN_RELOAD = 1 << 1,
+};
+struct run {
+	struct ss_server *const *servers;
+	int count;
+	struct ss_run_options options;
+	pid_t pid;
+	atomic_uint asked; /* enum run_ask; by handlers of signals */
+	bool serving;
+	bool again; /* the shutdown on its way is not for the end */
+	struct ss_server **beside; /* close.c: those that close together */
+};
+
 struct ss_server {
 	/* What it is: fixed once made. */
 	struct ss_config config;
@@ -137,6 +154,8 @@ struct ss_server {
 	struct ss_listener **listeners;
 	int listener_count;
 	bool bound, activated, closed;
+	bool closing;	 /* close_begin has been called */
+	struct run *run; /* whose loops turn together; NULL: none */
 	int abandoned;
 
 	/* stop.c */
@@ -286,6 +305,12 @@ int loop_init(struct ss_server *server);
 void loop_fini(struct ss_server *server);
 void loop_after_fork(struct ss_server *server, struct leaving *leaving);
 int loop_wait(struct ss_server *server, int64_t deadline);
+/*
+ * Waits for any of them (NULL: none), and tells nobody: loop_wait is next.
+ * Without memory it waits a while, and each looks for itself.
+ */
+int loop_wait_any(struct ss_server *const *servers, int count,
+		  int64_t deadline);
 int loop_step(struct ss_server *server, int64_t deadline, int budget);
 void loop_listen(struct ss_server *server);
 int64_t nearest(int64_t a, int64_t b);
@@ -362,6 +387,15 @@ void linger_close(struct ss_server *server, struct ss_request *req);
 
 /* close.c */
 int close_gracefully(struct ss_server *server);
+/* The servers of a run, which this thread has claimed. */
+void servers_close(const struct run *run);
+
+/* run.c, after a wait: what signals have asked for. */
+void run_look(struct ss_server *server);
+
+/* signals.c: minded are those of enum run_ask.  -EBUSY. */
+int signals_take(struct run *run, unsigned minded);
+void signals_give_back(void);
 
 /* address.c */
 /* ss_resolve without looking up names: -EINPROGRESS where there is one. */

@@ -168,6 +168,7 @@ static void begin_anew(struct ss_server *server, int slot)
 	server->owned_depth = 1;
 	server->owner = pthread_self();
 	server->turning = false;
+	server->run = NULL;
 	server->hurried = false;
 	server->drain_at = 0;
 	server->hurry_above = 0;

@@ -1,0 +1,145 @@
+/*
+ * The main of a daemon: several servers served in one thread, until a signal.
+ *
+ * What signals asked for is noted by their handler (signals.c) and done here,
+ * after a wait of the loop, on the serving thread.  A supervisor's workers are
+ * replaced by serving once more: who was forked before retires then.
+ */
+#include "internal.h"
+
+static struct ss_server *first(const struct run *run)
+{
+	return run->servers[0];
+}
+
+static int refuse(const struct run *run, int code, const char *what)
+{
+	const struct ss_diag *why = &first(run)->why;
+	ss_log(first(run), SS_LOG_ERROR, 0, "%s: %s", what,
+	       why->code == code ? why->text : strerror(-code));
+	return code;
+}
+
+/* ---- on the serving thread, while they serve ------------------------------*/
+
+static void renew_workers(struct run *run)
+{
+	bool any = false;
+	for (int i = 0; i < run->count; i++)
+		any |= supervising(run->servers[i]);
+	if (!any)
+		return;
+	run->again = true;
+	for (int i = 0; i < run->count; i++)
+		ss_shutdown(run->servers[i]);
+}
+
+static void reload(struct run *run)
+{
+	int r = run->options.reload(run->options.arg);
+	if (r < 0)
+		ss_log(first(run), SS_LOG_ERROR, 0, "reload: %s", strerror(-r));
+	else if (!run->again)
+		renew_workers(run);
+}
+
+void run_look(struct ss_server *server)
+{
+	struct run *run = server->run;
+	if (!run->serving || !atomic_load(&run->asked))
+		return;
+	unsigned asked = atomic_exchange(&run->asked, 0);
+	if ((asked & RUN_RELOAD) && !(asked & RUN_STOP))
+		reload(run);
+}
+
+/* ---- from beginning to end ------------------------------------------------*/
+
+static int serve(struct run *run)
+{
+	if (run->options.once)
+		return ss_handle_request(first(run));
+	if (run->count == 1)
+		return ss_serve_forever(first(run));
+	return ss_serve(run->servers, run->count);
+}
+
+/* Each ss_shutdown ends one serving: one that was not for the end is followed
+ * by another. */
+static int serve_all(struct run *run)
+{
+	int r = 0;
+	run->serving = true;
+	do {
+		run->again = false;
+		r = serve(run);
+	} while (r >= 0 && run->again);
+	run->serving = false;
+	return r == -ECANCELED || r > 0 ? 0 : r;
+}
+
+static int run_through(struct run *run)
+{
+	const struct ss_run_options *o = &run->options;
+	unsigned minded = RUN_STOP | (o->reload ? RUN_RELOAD : 0);
+	int r = signals_take(run, minded);
+	if (r < 0)
+		return refuse(run, r, "another ss_run");
+	r = o->ready ? o->ready(o->arg) : 0;
+	if (r >= 0 && (r = serve_all(run)) < 0)
+		refuse(run, r, "cannot serve");
+	servers_close(run);
+	signals_give_back();
+	return r;
+}
+
+static void leave_all_servers(struct run *run, int entered)
+{
+	for (int i = 0; i < entered; i++) {
+		run->servers[i]->run = NULL;
+		server_unclaim(run->servers[i]);
+	}
+}
+
+/* This thread has them until the end, so that nobody closes one meanwhile. */
+static int run_all(struct run *run)
+{
+	int r = 0, entered = 0;
+	if (run->options.once && run->count > 1)
+		return refuse(run, -EINVAL, "one request of several servers");
+	while (entered < run->count && r >= 0) {
+		r = server_claim(run->servers[entered]);
+		if (r >= 0)
+			run->servers[entered++]->run = run;
+	}
+	r = r < 0 ? refuse(run, r, "cannot serve") : run_through(run);
+	leave_all_servers(run, entered);
+	return r;
+}
+
+/* What a newer program sets and this library does not know. */
+static bool unknown(const void *options, size_t size)
+{
+	const unsigned char *bytes = options;
+	for (size_t i = sizeof(struct ss_run_options); i < size; i++)
+		if (bytes[i])
+			return true;
+	return false;
+}
+
+int ss_run_sized(struct ss_server *const *servers, int count,
+		 const struct ss_run_options *options, size_t size)
+{
+	struct run run = { .servers = servers,
+			   .count = count,
+			   .pid = sys_getpid() };
+	if (count < 1 || (options && unknown(options, size)))
+		return 2;
+	if (options)
+		memcpy(&run.options, options,
+		       size < sizeof(run.options) ? size : sizeof(run.options));
+	run.beside = sys_calloc((size_t)count, sizeof(*run.beside));
+	int r = run.beside ? run_all(&run) : refuse(&run, -ENOMEM, "ss_run");
+	sys_free(run.beside);
+	return r < 0 ? 1 : 0;
+}
