@@ -25,6 +25,8 @@ struct settings {
 	bool verbose;
 	bool trace;
 	bool loop;
+	bool from_stdin;
+	const char *name;
 	struct ss_run_options run;
 };
 
@@ -323,6 +325,10 @@ static const struct option_row rows[] = {
 	  set_true, .offset = AT(sockets.reuse_port) },
 	{ "mode", 0, "OCTAL", "of a Unix socket's file", set_mode,
 	  .offset = AT(sockets) },
+	{ "stdin", 0, NULL, "serve descriptor 0: for inetd, tcpserver",
+	  set_true, .offset = AT(from_stdin) },
+	{ "name", 0, "NAME", "of those sockets of systemd's that are meant",
+	  set_text, .offset = AT(name) },
 	{ "verbose", 'v', NULL, "tell connects, bytes, ends", set_true,
 	  .offset = AT(verbose) },
 	{ "trace", 0, NULL, "tell every operation", set_true,
@@ -412,9 +418,25 @@ static void parse_addresses(struct settings *settings, int count, char *argv[])
 {
 	if (count > SS_ADDRESSES_MAX)
 		wrong_use("%d addresses, at most %d", count, SS_ADDRESSES_MAX);
-	settings->config.addresses[0] = DEMO_ADDRESS;
 	for (int i = 0; i < count; i++)
 		settings->config.addresses[i] = argv[i];
+}
+
+/* What systemd, inetd or tcpserver gives takes the place of addresses. */
+static void adopt(struct settings *settings)
+{
+	struct ss_config *config = &settings->config;
+	struct ss_start **start = &settings->run.start;
+	enum ss_start_mode mode =
+		settings->from_stdin ? SS_START_STDIN : SS_START_AUTO;
+	struct ss_diag why;
+
+	if (ss_start_new(start, mode, &why) < 0 ||
+	    ss_start_adopt(*start, settings->name, config, &why) < 0 ||
+	    ss_start_left(*start, &why) > 0)
+		wrong_use("%s", why.text);
+	if (config->addresses[0] == NULL && !config->no_bind)
+		config->addresses[0] = DEMO_ADDRESS;
 }
 
 /* What looks on stands leftmost, so that it sees all. */
@@ -446,6 +468,10 @@ int main(int argc, char *argv[])
 
 	parse_options(&settings, argc, argv);
 	parse_addresses(&settings, argc - optind, argv + optind);
+	adopt(&settings);
 	compose(&settings);
-	return demo_run(PROGRAM, &settings.config, &settings.run);
+	int status = demo_run(PROGRAM, &settings.config, &settings.run);
+
+	ss_start_free(settings.run.start);
+	return status;
 }

@@ -125,6 +125,7 @@ struct run {
 	pid_t pid;
 	atomic_uint asked; /* enum run_ask; by handlers of signals */
 	bool serving;
+	int64_t watchdog_at;
 	bool again; /* the shutdown on its way is not for the end */
 	struct ss_server **beside; /* close.c: those that close together */
 };
@@ -313,6 +314,8 @@ int loop_wait_any(struct ss_server *const *servers, int count,
 		  int64_t deadline);
 int loop_step(struct ss_server *server, int64_t deadline, int budget);
 void loop_listen(struct ss_server *server);
+/* Takes nobody, and serves until all requests have ended, or ss_shutdown. */
+int loop_until_idle(struct ss_server *server);
 int64_t nearest(int64_t a, int64_t b);
 int loop_timeout(struct ss_server *server, int64_t deadline);
 
@@ -352,6 +355,9 @@ void worker_stop_listening(struct ss_server *server,
 
 /* accept.c */
 int accept_ready(struct ss_server *server, int budget);
+/* ss_serve_fd, with addresses other than the socket's; NULL or len 0: those. */
+int accept_given(struct ss_server *server, int fd,
+		 const struct ss_address *peer, const struct ss_address *local);
 int accept_from(struct ss_server *server, struct ss_listener *listener,
 		int budget, bool *empty);
 void accept_admit(struct ss_server *server, struct ss_request *req);

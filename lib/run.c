@@ -5,7 +5,9 @@
  * after a wait of the loop, on the serving thread.  A supervisor's workers are
  * replaced by serving once more: who was forked before retires then.
  */
-#include "internal.h"
+#include "start.h"
+
+#include <stdio.h>
 
 static struct ss_server *first(const struct run *run)
 {
@@ -18,6 +20,48 @@ static int refuse(const struct run *run, int code, const char *what)
 	ss_log(first(run), SS_LOG_ERROR, 0, "%s: %s", what,
 	       why->code == code ? why->text : strerror(-code));
 	return code;
+}
+
+static int connection_of(const struct run *run)
+{
+	return run->options.start ? run->options.start->connection : -1;
+}
+
+/* ---- what the service manager is told -------------------------------------*/
+
+enum { STATUS = 900 };
+
+static void tell_ready(const struct run *run)
+{
+	char text[STATUS] = "";
+	size_t used = 0;
+	for (int i = 0; i < run->count; i++) {
+		for (int k = 0; k < ss_server_listeners(run->servers[i]); k++) {
+			char url[SS_ADDRESS_TEXT];
+			ss_server_url(run->servers[i], k, url, sizeof(url));
+			int n = snprintf(text + used, sizeof(text) - used,
+					 " %s", url);
+			if ((size_t)n >= sizeof(text) - used)
+				break;
+			used += (size_t)n;
+		}
+	}
+	notify(run->options.start, "READY=1\nSTATUS=serving%.*s", (int)used,
+	       text);
+}
+
+/* Whichever loop waits, and soon enough. */
+static void feed_watchdog(struct run *run, struct ss_server *server)
+{
+	const struct ss_start *start = run->options.start;
+	if (!start || !start->watchdog_ms)
+		return;
+	int64_t at = sys_now_ms();
+	if (at >= run->watchdog_at) {
+		notify(run->options.start, "WATCHDOG=1");
+		run->watchdog_at = at + start->watchdog_ms;
+	}
+	ss_turn_at(server, now(server) + (run->watchdog_at - at));
 }
 
 /* ---- on the serving thread, while they serve ------------------------------*/
@@ -36,7 +80,11 @@ static void renew_workers(struct run *run)
 
 static void reload(struct run *run)
 {
+	notify(run->options.start,
+	       "RELOADING=1\nMONOTONIC_USEC=%lld\nSTATUS=reloading",
+	       (long long)sys_now_us());
 	int r = run->options.reload(run->options.arg);
+	tell_ready(run);
 	if (r < 0)
 		ss_log(first(run), SS_LOG_ERROR, 0, "reload: %s", strerror(-r));
 	else if (!run->again)
@@ -46,6 +94,7 @@ static void reload(struct run *run)
 void run_look(struct ss_server *server)
 {
 	struct run *run = server->run;
+	feed_watchdog(run, server);
 	if (!run->serving || !atomic_load(&run->asked))
 		return;
 	unsigned asked = atomic_exchange(&run->asked, 0);
@@ -55,8 +104,29 @@ void run_look(struct ss_server *server)
 
 /* ---- from beginning to end ------------------------------------------------*/
 
+/* It has no listener: what it is given is all that it serves. */
+static int serve_connection(struct run *run)
+{
+	struct ss_start *start = run->options.start;
+	struct ss_server *server = first(run);
+	int fd = start->connection, r = 0;
+	if (!server->activated) {
+		server->bound = true;
+		r = ss_server_activate(server, NULL);
+	}
+	if (r < 0)
+		return r;
+	start->connection = -1;
+	server->turning = true;
+	r = accept_given(server, fd, &start->peer, &start->local);
+	server->turning = false;
+	return r < 0 ? r : loop_until_idle(server);
+}
+
 static int serve(struct run *run)
 {
+	if (connection_of(run) >= 0)
+		return serve_connection(run);
 	if (run->options.once)
 		return ss_handle_request(first(run));
 	if (run->count == 1)
@@ -86,8 +156,14 @@ static int run_through(struct run *run)
 	if (r < 0)
 		return refuse(run, r, "another ss_run");
 	r = o->ready ? o->ready(o->arg) : 0;
-	if (r >= 0 && (r = serve_all(run)) < 0)
-		refuse(run, r, "cannot serve");
+	if (r >= 0) {
+		tell_ready(run);
+		feed_watchdog(run, first(run));
+		r = serve_all(run);
+		if (r < 0)
+			refuse(run, r, "cannot serve");
+	}
+	notify(o->start, "STOPPING=1\nSTATUS=stopping");
 	servers_close(run);
 	signals_give_back();
 	return r;
@@ -105,8 +181,9 @@ static void leave_all_servers(struct run *run, int entered)
 static int run_all(struct run *run)
 {
 	int r = 0, entered = 0;
-	if (run->options.once && run->count > 1)
-		return refuse(run, -EINVAL, "one request of several servers");
+	bool one = run->options.once || connection_of(run) >= 0;
+	if (one && run->count > 1)
+		return refuse(run, -EINVAL, "one request, and several servers");
 	while (entered < run->count && r >= 0) {
 		r = server_claim(run->servers[entered]);
 		if (r >= 0)

@@ -82,6 +82,7 @@ struct sys_packet {
 	X(int, cloexec, (int fd), (fd))                                        \
 	X(int, close_range, (int first, int last), (first, last))              \
 	X(int64_t, now_ms, (void), ())                                         \
+	X(int64_t, now_us, (void), ())                                         \
 	X(int, processors, (void), ())                                         \
 	X(bool, alone, (void), ())
 
@@ -121,6 +122,8 @@ struct sys_packet {
 	  (fd, buf, n, offset))                                                \
 	X(ssize_t, write, (int fd, const void *buf, size_t n), (fd, buf, n))   \
 	X(int, poll, (struct pollfd * fds, nfds_t n, int ms), (fds, n, ms))    \
+	X(int, dup2, (int from, int to), (from, to))                           \
+	X(int, unsetenv, (const char *name), (name))                           \
 	X(int, unlink, (const char *path), (path))                             \
 	X(int, lstat, (const char *path, struct stat *st), (path, st))         \
 	X(int, fstat, (int fd, struct stat *st), (fd, st))                     \

@@ -747,7 +747,7 @@ START_TEST(run_refuses_what_makes_no_sense)
 	ck_assert_int_eq(ss_run_sized(servers, 1, &newer.known, sizeof(newer)),
 			 2);
 	ck_assert_int_eq(ss_run(servers, 2, &once), 1);
-	said("one request of several servers: Invalid argument");
+	said("one request, and several servers: Invalid argument");
 	ss_server_close(servers[0]);
 	ck_assert_int_eq(ss_run(servers, 1, NULL), 1);
 	said("cannot serve: Bad file descriptor");

@@ -9,6 +9,62 @@
 
 SS_BEGIN_DECLS
 
+/* ---- how it was started
+ * ----------------------------------------------------*/
+
+enum ss_start_mode {
+	SS_START_AUTO,	/* by the environment: systemd's sockets, or nothing */
+	SS_START_STDIN, /* descriptor 0 is the listener, or the connection:
+			   inetd(8), tcpserver(1) */
+};
+
+struct ss_start;
+
+/*
+ * Looks at what the process was given, before there are servers or threads.
+ * Sockets of systemd (sd_listen_fds(3)) become close-on-exec, and LISTEN_PID
+ * and its kin are taken from the environment.  Under SS_START_STDIN descriptor
+ * 0 is moved, and /dev/null is put in its place, in that of 1, and of 2 where
+ * it was the same socket: what is printed does not reach clients.
+ * -EINVAL: the environment makes no sense, or descriptor 0 is no such socket.
+ */
+SS_API int ss_start_new(struct ss_start **start, enum ss_start_mode mode,
+			struct ss_diag *why);
+
+/*
+ * Gives a server what was given to the process: in the place of those of its
+ * addresses to which such a socket is bound, that socket; all that are called
+ * `name`, if any are; all that are left, if it has no address.  Returns how
+ * many.  A connection is given to the first who asks: it serves that alone,
+ * and binds nothing.  The texts in config->addresses are good until
+ * ss_start_free.  As ss_resolve, and -E2BIG: more than SS_ADDRESSES_MAX.
+ */
+SS_API int ss_start_adopt(struct ss_start *start, const char *name,
+			  struct ss_config *config, struct ss_diag *why);
+
+/* How many sockets nobody has adopted; `why` names one. */
+SS_API int ss_start_left(const struct ss_start *start, struct ss_diag *why);
+
+/*
+ * Tells the service manager something (sd_notify(3)): "STATUS=resting", or
+ * several such lines.  ss_run tells READY, RELOADING, STOPPING, STATUS and
+ * WATCHDOG by itself.  -ENOENT: there is nobody to tell ($NOTIFY_SOCKET).
+ */
+SS_API int ss_start_notify(struct ss_start *start, const char *lines);
+
+/*
+ * Has the service manager keep a descriptor under that name, over the end of
+ * this process; the next one is given it.  fd -1: no longer.  As
+ * ss_start_notify.
+ */
+SS_API int ss_start_store(struct ss_start *start, const char *name, int fd);
+
+/* After the run.  Closes what nobody has adopted; NULL does nothing. */
+SS_API void ss_start_free(struct ss_start *start);
+
+/* ---- running
+ * ---------------------------------------------------------------*/
+
 /* Zero is the default of every member. */
 struct ss_run_options {
 	void *arg; /* of the functions below */
@@ -27,6 +83,10 @@ struct ss_run_options {
 	int (*reload)(void *arg);
 
 	bool once; /* one request of one server, then the end */
+
+	/* The service manager is told of what happens; a connection that the
+	 * process was given is served, and then it ends.  NULL: neither. */
+	struct ss_start *start;
 };
 
 /*
