@@ -27,6 +27,7 @@ struct settings {
 	bool loop;
 	bool from_stdin;
 	const char *name;
+	struct ss_privileges privileges;
 	struct ss_run_options run;
 };
 
@@ -329,6 +330,14 @@ static const struct option_row rows[] = {
 	  set_true, .offset = AT(from_stdin) },
 	{ "name", 0, "NAME", "of those sockets of systemd's that are meant",
 	  set_text, .offset = AT(name) },
+	{ "user", 0, "USER", "whom it becomes once it listens", set_text,
+	  .offset = AT(privileges.user) },
+	{ "group", 0, "GROUP", "the same (that of the user)", set_text,
+	  .offset = AT(privileges.group) },
+	{ "chroot", 0, "DIR", "what is / then", set_text,
+	  .offset = AT(privileges.chroot) },
+	{ "no-new-privs", 0, NULL, "never has more privileges", set_true,
+	  .offset = AT(privileges.no_new_privs) },
 	{ "verbose", 'v', NULL, "tell connects, bytes, ends", set_true,
 	  .offset = AT(verbose) },
 	{ "trace", 0, NULL, "tell every operation", set_true,
@@ -374,7 +383,7 @@ static void show_help(const struct option_row *row, const char *text,
 	       "MODEL: one of %s; prefork,threading is both\n",
 	       DEMO_ADDRESS, known);
 	for (row = rows; row < rows + ROWS; row++)
-		printf("  %c%c%c --%-10s %-8s %s\n", row->letter ? '-' : ' ',
+		printf("  %c%c%c --%-12s %-8s %s\n", row->letter ? '-' : ' ',
 		       row->letter ? row->letter : ' ', row->letter ? ',' : ' ',
 		       row->name, row->argument ? row->argument : "",
 		       row->help);
@@ -469,6 +478,7 @@ int main(int argc, char *argv[])
 	parse_options(&settings, argc, argv);
 	parse_addresses(&settings, argc - optind, argv + optind);
 	adopt(&settings);
+	settings.run.privileges = &settings.privileges;
 	compose(&settings);
 	int status = demo_run(PROGRAM, &settings.config, &settings.run);
 

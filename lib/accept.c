@@ -249,7 +249,7 @@ int accept_ready(struct ss_server *server, int budget)
 }
 
 int accept_given(struct ss_server *server, int fd,
-		 const struct ss_address *known, const struct ss_address *local)
+		 const struct ss_address *given, const struct ss_address *local)
 {
 	int type = 0, r = server_drivable(server);
 	socklen_t len = sizeof(type);
@@ -269,8 +269,8 @@ int accept_given(struct ss_server *server, int fd,
 		r = -errno;
 		goto refused;
 	}
-	if (known && known->len)
-		peer = *known;
+	if (given && given->len)
+		peer = *given;
 	struct ss_request *req;
 	server->taken_at = now(server);
 	r = ss_request_accept(server, NULL, fd, SS_SOURCE_ADOPTED, &peer, &req);

@@ -357,7 +357,8 @@ void worker_stop_listening(struct ss_server *server,
 int accept_ready(struct ss_server *server, int budget);
 /* ss_serve_fd, with addresses other than the socket's; NULL or len 0: those. */
 int accept_given(struct ss_server *server, int fd,
-		 const struct ss_address *peer, const struct ss_address *local);
+		 const struct ss_address *given,
+		 const struct ss_address *local);
 int accept_from(struct ss_server *server, struct ss_listener *listener,
 		int budget, bool *empty);
 void accept_admit(struct ss_server *server, struct ss_request *req);

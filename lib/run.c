@@ -148,6 +148,17 @@ static int serve_all(struct run *run)
 	return r == -ECANCELED || r > 0 ? 0 : r;
 }
 
+static int drop(const struct run *run)
+{
+	struct ss_diag why;
+	if (!run->options.privileges)
+		return 0;
+	int r = ss_drop_privileges(run->options.privileges, &why);
+	if (r < 0)
+		ss_log(first(run), SS_LOG_ERROR, 0, "%s", why.text);
+	return r;
+}
+
 static int run_through(struct run *run)
 {
 	const struct ss_run_options *o = &run->options;
@@ -155,7 +166,9 @@ static int run_through(struct run *run)
 	int r = signals_take(run, minded);
 	if (r < 0)
 		return refuse(run, r, "another ss_run");
-	r = o->ready ? o->ready(o->arg) : 0;
+	r = drop(run);
+	if (r >= 0 && o->ready)
+		r = o->ready(o->arg);
 	if (r >= 0) {
 		tell_ready(run);
 		feed_watchdog(run, first(run));

@@ -6,6 +6,7 @@
 
 #ifdef SS_LINUX
 #include <sched.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #endif
 #ifdef __GLIBC__
@@ -213,6 +214,17 @@ int64_t sys_do_now_us(void)
 	struct timespec now;
 	clock_gettime(CLOCK_MONOTONIC, &now);
 	return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
+}
+
+/* prctl(2); ENOSYS elsewhere. */
+int sys_do_no_new_privs(void)
+{
+#ifdef SS_LINUX
+	return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+#else
+	errno = ENOSYS;
+	return -1;
+#endif
 }
 
 /* Those that this thread may run on; at least 1. */

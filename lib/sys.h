@@ -13,6 +13,7 @@
 #define SS_LIB_SYS_H
 
 #include <fcntl.h>
+#include <grp.h>
 #include <netdb.h>
 #include <poll.h>
 #include <pthread.h>
@@ -83,6 +84,7 @@ struct sys_packet {
 	X(int, close_range, (int first, int last), (first, last))              \
 	X(int64_t, now_ms, (void), ())                                         \
 	X(int64_t, now_us, (void), ())                                         \
+	X(int, no_new_privs, (void), ())                                       \
 	X(int, processors, (void), ())                                         \
 	X(bool, alone, (void), ())
 
@@ -122,6 +124,15 @@ struct sys_packet {
 	  (fd, buf, n, offset))                                                \
 	X(ssize_t, write, (int fd, const void *buf, size_t n), (fd, buf, n))   \
 	X(int, poll, (struct pollfd * fds, nfds_t n, int ms), (fds, n, ms))    \
+	X(uid_t, getuid, (void), ())                                           \
+	X(uid_t, geteuid, (void), ())                                          \
+	X(gid_t, getgid, (void), ())                                           \
+	X(gid_t, getegid, (void), ())                                          \
+	X(int, setgroups, (size_t n, const gid_t *groups), (n, groups))        \
+	X(int, setgid, (gid_t gid), (gid))                                     \
+	X(int, setuid, (uid_t uid), (uid))                                     \
+	X(int, chroot, (const char *path), (path))                             \
+	X(int, chdir, (const char *path), (path))                              \
 	X(int, dup2, (int from, int to), (from, to))                           \
 	X(int, unsetenv, (const char *name), (name))                           \
 	X(int, unlink, (const char *path), (path))                             \

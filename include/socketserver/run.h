@@ -9,8 +9,7 @@
 
 SS_BEGIN_DECLS
 
-/* ---- how it was started
- * ----------------------------------------------------*/
+/* ---- how it was started ---------------------------------------------------*/
 
 enum ss_start_mode {
 	SS_START_AUTO,	/* by the environment: systemd's sockets, or nothing */
@@ -62,8 +61,34 @@ SS_API int ss_start_store(struct ss_start *start, const char *name, int fd);
 /* After the run.  Closes what nobody has adopted; NULL does nothing. */
 SS_API void ss_start_free(struct ss_start *start);
 
-/* ---- running
- * ---------------------------------------------------------------*/
+/* ---- who it is ------------------------------------------------------------*/
+
+/* Zero: all stays. */
+struct ss_privileges {
+	const char *user;   /* a name or a number */
+	const char *group;  /* the same; NULL: that of the user */
+	const char *chroot; /* a directory that is / from then on */
+	bool no_new_privs;  /* no program that is executed gets more */
+};
+
+/*
+ * Becomes that, for good, in every thread: after the listeners are bound, as
+ * root.  Other groups are given up.  Looks whether it has worked, and whether
+ * there is a way back.  -ENOENT: no such user or group; -EPERM; else what the
+ * system says.  Who fails may be half-way: exit.
+ */
+static inline int ss_drop_privileges(const struct ss_privileges *privileges,
+				     struct ss_diag *why);
+SS_API int ss_drop_privileges_sized(const struct ss_privileges *privileges,
+				    size_t size, struct ss_diag *why);
+
+static inline int ss_drop_privileges(const struct ss_privileges *privileges,
+				     struct ss_diag *why)
+{
+	return ss_drop_privileges_sized(privileges, sizeof(*privileges), why);
+}
+
+/* ---- running --------------------------------------------------------------*/
 
 /* Zero is the default of every member. */
 struct ss_run_options {
@@ -83,6 +108,9 @@ struct ss_run_options {
 	int (*reload)(void *arg);
 
 	bool once; /* one request of one server, then the end */
+
+	/* Dropped before `ready`; NULL: none. */
+	const struct ss_privileges *privileges;
 
 	/* The service manager is told of what happens; a connection that the
 	 * process was given is served, and then it ends.  NULL: neither. */
