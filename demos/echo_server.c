@@ -479,6 +479,7 @@ int main(int argc, char *argv[])
 	parse_addresses(&settings, argc - optind, argv + optind);
 	adopt(&settings);
 	settings.run.privileges = &settings.privileges;
+	settings.run.argv = argv;
 	compose(&settings);
 	int status = demo_run(PROGRAM, &settings.config, &settings.run);
 

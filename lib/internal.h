@@ -58,6 +58,7 @@ struct page {
 	atomic_int top;	       /* no worker has a slot beyond it */
 	atomic_int accepting;  /* the slot that is, where only one may */
 	atomic_bool news;      /* all workers are to look again */
+	atomic_bool handed;    /* the listeners are another program's too */
 	int slots;
 	struct slot slot[]; /* 0: the process that was not forked */
 };
@@ -117,6 +118,7 @@ struct ss_poller {
 enum run_ask {
 	RUN_STOP = 1 << 0,
 	RUN_RELOAD = 1 << 1,
+	RUN_RESTART = 1 << 2,
 };
 struct run {
 	struct ss_server *const *servers;
@@ -126,7 +128,12 @@ struct run {
 	atomic_uint asked; /* enum run_ask; by handlers of signals */
 	bool serving;
 	int64_t watchdog_at;
-	bool again; /* the shutdown on its way is not for the end */
+	/* restart.c */
+	pid_t reborn;	  /* the new process that is not ready yet; 0: none */
+	int64_t ready_by; /* ms of the system's clock */
+	struct ss_watch ready_watch;
+	bool handed; /* it is ready, and has the listeners */
+	bool again;  /* the shutdown on its way is not for the end */
 	struct ss_server **beside; /* close.c: those that close together */
 };
 
@@ -403,6 +410,13 @@ void run_look(struct ss_server *server);
 /* signals.c: minded are those of enum run_ask.  -EBUSY. */
 int signals_take(struct run *run, unsigned minded);
 void signals_give_back(void);
+/* In a child that will execute a program: as they were. */
+void signals_reset(void);
+
+/* restart.c: the program once more.  After a wait; and at the end. */
+void restart_begin(struct run *run);
+void restart_look(struct run *run, struct ss_server *server);
+void restart_give_up(struct run *run);
 
 /* address.c */
 /* ss_resolve without looking up names: -EINPROGRESS where there is one. */

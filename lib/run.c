@@ -95,11 +95,16 @@ void run_look(struct ss_server *server)
 {
 	struct run *run = server->run;
 	feed_watchdog(run, server);
+	restart_look(run, server);
 	if (!run->serving || !atomic_load(&run->asked))
 		return;
 	unsigned asked = atomic_exchange(&run->asked, 0);
-	if ((asked & RUN_RELOAD) && !(asked & RUN_STOP))
+	if (asked & RUN_STOP)
+		return;
+	if (asked & RUN_RELOAD)
 		reload(run);
+	if (asked & RUN_RESTART)
+		restart_begin(run);
 }
 
 /* ---- from beginning to end ------------------------------------------------*/
@@ -162,7 +167,8 @@ static int drop(const struct run *run)
 static int run_through(struct run *run)
 {
 	const struct ss_run_options *o = &run->options;
-	unsigned minded = RUN_STOP | (o->reload ? RUN_RELOAD : 0);
+	unsigned minded = RUN_STOP | (o->reload ? RUN_RELOAD : 0) |
+			  (o->argv ? RUN_RESTART : 0);
 	int r = signals_take(run, minded);
 	if (r < 0)
 		return refuse(run, r, "another ss_run");
@@ -170,13 +176,16 @@ static int run_through(struct run *run)
 	if (r >= 0 && o->ready)
 		r = o->ready(o->arg);
 	if (r >= 0) {
+		start_take_over(run);
 		tell_ready(run);
 		feed_watchdog(run, first(run));
 		r = serve_all(run);
 		if (r < 0)
 			refuse(run, r, "cannot serve");
 	}
-	notify(o->start, "STOPPING=1\nSTATUS=stopping");
+	restart_give_up(run);
+	if (!run->handed)
+		notify(o->start, "STOPPING=1\nSTATUS=stopping");
 	servers_close(run);
 	signals_give_back();
 	return r;

@@ -16,6 +16,7 @@ static const struct signal {
 	{ SIGTERM, RUN_STOP },
 	{ SIGINT, RUN_STOP },
 	{ SIGHUP, RUN_RELOAD },
+	{ SIGUSR2, RUN_RESTART },
 };
 
 enum { SIGNALS = sizeof(known) / sizeof(*known) };
@@ -80,12 +81,17 @@ int signals_take(struct run *run, unsigned minded)
 	return 0;
 }
 
-void signals_give_back(void)
+void signals_reset(void)
 {
 	for (int i = 0; i < SIGNALS; i++)
 		if (minds(i))
 			sys_sigaction(known[i].number, &signals.old[i], NULL);
 	sys_pthread_sigmask(SIG_SETMASK, &signals.old_mask, NULL);
+}
+
+void signals_give_back(void)
+{
+	signals_reset();
 	atomic_store(&signals.run, NULL);
 	/* Another thread may be in the handler. */
 	while (atomic_load(&signals.inside))

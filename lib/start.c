@@ -90,6 +90,27 @@ static int take_listed(struct ss_start *start, long count, const char *names,
 	return r;
 }
 
+/* By restart.c's hand: the pipe, and listeners with files. */
+static int read_restarted(struct ss_start *start, struct ss_diag *why)
+{
+	const char *text = getenv("SS_RESTARTED");
+	char *end = NULL;
+	if (!text)
+		return 0;
+	start->ready_fd = (int)strtol(text, &end, 10);
+	if (start->ready_fd != FIRST + start->count ||
+	    sys_cloexec(start->ready_fd) == -1) {
+		start->ready_fd = -1;
+		return refuse(why, -EINVAL, "SS_RESTARTED is '%.40s'", text);
+	}
+	while (*end == ' ') {
+		long fd = strtol(end, &end, 10);
+		if (fd >= FIRST && fd < FIRST + start->count)
+			start->given[fd - FIRST].removes = true;
+	}
+	return 0;
+}
+
 static int take_environment(struct ss_start *start, struct ss_diag *why)
 {
 	const char *pid = getenv("LISTEN_PID"), *fds = getenv("LISTEN_FDS");
@@ -101,7 +122,10 @@ static int take_environment(struct ss_start *start, struct ss_diag *why)
 			r = refuse(why, -EINVAL, "LISTEN_FDS is '%.40s'", fds);
 		else if (count > 0)
 			r = take_listed(start, count, names ? names : "", why);
+		if (r >= 0)
+			r = read_restarted(start, why);
 	}
+	sys_unsetenv("SS_RESTARTED");
 	sys_unsetenv("LISTEN_PID");
 	sys_unsetenv("LISTEN_FDS");
 	sys_unsetenv("LISTEN_FDNAMES");
@@ -194,7 +218,7 @@ int ss_start_new(struct ss_start **result, enum ss_start_mode mode,
 		memset(why, 0, sizeof(*why));
 	if (!start)
 		return refuse(why, -ENOMEM, "%s", strerror(ENOMEM));
-	start->connection = start->notify_fd = -1;
+	start->connection = start->notify_fd = start->ready_fd = -1;
 	int r = mode == SS_START_STDIN ? take_stdin(start, why)
 				       : take_environment(start, why);
 	if (r < 0) {
@@ -219,6 +243,8 @@ void ss_start_free(struct ss_start *start)
 		sys_close(start->connection);
 	if (start->notify_fd >= 0)
 		sys_close(start->notify_fd);
+	if (start->ready_fd >= 0)
+		sys_close(start->ready_fd);
 	sys_free(start->given);
 	sys_free(start);
 }
@@ -269,37 +295,69 @@ static int adopt_named(struct ss_start *start, const char *name,
 	return n;
 }
 
-static bool bound_to(int fd, const struct ss_endpoint *endpoint)
+/* After a restart port 0 stands for whichever it was; they come in order. */
+static bool bound_to(const struct ss_start *start, int fd,
+		     const struct ss_endpoint *endpoint)
 {
 	struct ss_address address = { .len = sizeof(address.u) };
+	struct ss_address wanted = endpoint->address;
 	bool stream = endpoint->scheme == SS_SCHEME_TCP ||
 		      endpoint->scheme == SS_SCHEME_UNIX;
-	return option_of(fd, SO_TYPE) == (stream ? SOCK_STREAM : SOCK_DGRAM) &&
-	       sys_getsockname(fd, &address.u.sa, &address.len) == 0 &&
-	       ss_address_equal(&address, &endpoint->address);
+	if (option_of(fd, SO_TYPE) != (stream ? SOCK_STREAM : SOCK_DGRAM) ||
+	    sys_getsockname(fd, &address.u.sa, &address.len) == -1)
+		return false;
+	if (start->ready_fd >= 0 && ss_address_port(&wanted) == 0 &&
+	    address.u.sa.sa_family == wanted.u.sa.sa_family) {
+		if (wanted.u.sa.sa_family == AF_INET6)
+			wanted.u.in6.sin6_port = address.u.in6.sin6_port;
+		else
+			wanted.u.in.sin_port = address.u.in.sin_port;
+	}
+	return ss_address_equal(&address, &wanted);
+}
+
+/* Each place of an address has one listener, of which any may be given. */
+static int adopt_places(struct ss_start *start, const char *text, int *at,
+			struct ss_config *config, struct ss_diag *why)
+{
+	enum { ENDPOINTS = 32 };
+	struct ss_endpoint list[ENDPOINTS];
+	ssize_t places = ss_resolve(text, SS_SCHEME_ANY, list, ENDPOINTS, why);
+	int n = 0;
+	if (places < 0)
+		return (int)places;
+	for (ssize_t k = 0; k < places && k < ENDPOINTS; k++) {
+		struct given *given = start->given;
+		while (given < start->given + start->count &&
+		       (given->taken || !bound_to(start, given->fd, &list[k])))
+			given++;
+		if (given == start->given + start->count)
+			continue;
+		int r = put(config, *at, given, why);
+		if (r < 0)
+			return r;
+		++*at;
+		n++;
+	}
+	return n;
 }
 
 static int adopt_matching(struct ss_start *start, struct ss_config *config,
 			  struct ss_diag *why)
 {
-	enum { ENDPOINTS = 32 };
-	struct ss_endpoint list[ENDPOINTS];
-	int n = 0;
-	for (int a = 0; start->count && config->addresses[a]; a++) {
-		ssize_t places = ss_resolve(config->addresses[a], SS_SCHEME_ANY,
-					    list, ENDPOINTS, why);
-		if (places < 0)
-			return (int)places;
-		bool found = false;
-		for (int i = 0; !found && i < start->count; i++) {
-			struct given *given = &start->given[i];
-			for (ssize_t k = 0; !found && !given->taken &&
-					    k < places && k < ENDPOINTS;
-			     k++)
-				found = bound_to(given->fd, &list[k]);
-			if (found)
-				n += put(config, a, given, why);
-		}
+	const char *wanted[SS_ADDRESSES_MAX + 1];
+	int n = 0, at = 0;
+	if (!start->count)
+		return 0;
+	memcpy(wanted, config->addresses, sizeof(wanted));
+	memset((void *)config->addresses, 0, sizeof(config->addresses));
+	for (int i = 0; i < SS_ADDRESSES_MAX && wanted[i]; i++) {
+		int r = adopt_places(start, wanted[i], &at, config, why);
+		if (r < 0)
+			return r;
+		if (r == 0 && at < SS_ADDRESSES_MAX)
+			config->addresses[at++] = wanted[i];
+		n += r;
 	}
 	return n;
 }
@@ -322,4 +380,28 @@ int ss_start_adopt(struct ss_start *start, const char *name,
 	if (!config->addresses[0])
 		return adopt_named(start, NULL, config, why);
 	return adopt_matching(start, config, why);
+}
+
+/* ---- after a restart ------------------------------------------------------*/
+
+static void take_file(const struct ss_start *start,
+		      struct ss_listener *listener)
+{
+	for (int i = 0; i < start->count; i++)
+		if (start->given[i].fd == listener->watch.fd &&
+		    start->given[i].removes)
+			listener->flags |= SS_LISTENER_REMOVES;
+}
+
+void start_take_over(const struct run *run)
+{
+	struct ss_start *start = run->options.start;
+	if (!start || start->ready_fd < 0)
+		return;
+	for (int i = 0; i < run->count; i++)
+		for (int k = 0; k < run->servers[i]->listener_count; k++)
+			take_file(start, run->servers[i]->listeners[k]);
+	stop_tell(start->ready_fd);
+	sys_close(start->ready_fd);
+	start->ready_fd = -1;
 }

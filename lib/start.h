@@ -10,6 +10,7 @@ enum { START_NAME = 256 };
 struct given {
 	int fd;
 	bool taken;
+	bool removes;	  /* its file is ours to remove */
 	char address[16]; /* "fd:N" */
 	char name[START_NAME];
 };
@@ -21,9 +22,14 @@ struct ss_start {
 	int connection;
 	struct ss_address peer, local;
 
+	int ready_fd; /* who waits for us to be ready; -1: nobody */
+
 	int notify_fd;	 /* connected; < 0: nobody is to be told */
 	int watchdog_ms; /* tell at least so often; 0: no need */
 };
+
+/* start.c: the servers of a run are what the process was restarted for. */
+void start_take_over(const struct run *run);
 
 /* notify.c */
 void notify_open(struct ss_start *start);

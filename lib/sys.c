@@ -87,6 +87,11 @@ int sys_do_dup(int fd)
 	return fcntl(fd, F_DUPFD_CLOEXEC, 3);
 }
 
+int sys_do_dup_above(int fd, int least)
+{
+	return fcntl(fd, F_DUPFD_CLOEXEC, least);
+}
+
 int sys_do_epoll_create(void)
 {
 #ifdef SS_LINUX

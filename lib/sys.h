@@ -67,6 +67,7 @@ struct sys_packet {
 	X(open, (const char *path, int flags, mode_t mode),                    \
 	  (path, flags, mode))                                                 \
 	X(dup, (int fd), (fd))                                                 \
+	X(dup_above, (int fd, int least), (fd, least))                         \
 	X(epoll_create, (void), ())                                            \
 	X(pidfd_open, (pid_t pid), (pid))
 
@@ -152,6 +153,9 @@ struct sys_packet {
 	X(int, madvise, (void *memory, size_t n, int advice),                  \
 	  (memory, n, advice))                                                 \
 	X(pid_t, fork, (void), ())                                             \
+	X(int, execve,                                                         \
+	  (const char *path, char *const *argv, char *const *env),             \
+	  (path, argv, env))                                                   \
 	X(pid_t, waitpid, (pid_t pid, int *status, int options),               \
 	  (pid, status, options))                                              \
 	X(int, kill, (pid_t pid, int signal), (pid, signal))                   \

@@ -331,6 +331,7 @@ void worker_stop_listening(struct ss_server *server,
 {
 	const unsigned shared = SS_LISTENER_DGRAM | SS_LISTENER_ADOPTED;
 	if (worker_order(server) >= SS_ORDER_CLOSE &&
+	    !atomic_load(&server->page->handed) &&
 	    !(listener->flags & shared) && listener->watch.fd >= 0)
 		sys_shutdown(listener->watch.fd, SHUT_RD);
 }

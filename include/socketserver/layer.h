@@ -357,6 +357,7 @@ SS_API const char *const *ss_server_addresses(const struct ss_server *server);
 enum ss_listener_flags {
 	SS_LISTENER_DGRAM = 1 << 0,   /* it is read, not accepted from */
 	SS_LISTENER_ADOPTED = 1 << 1, /* others may share it */
+	SS_LISTENER_REMOVES = 1 << 2, /* its file goes when it is closed */
 };
 
 /*

@@ -107,6 +107,17 @@ struct ss_run_options {
 	 */
 	int (*reload)(void *arg);
 
+	/*
+	 * At SIGUSR2 this program is started once more, with these arguments
+	 * and the listeners that it has; when the new process is ready
+	 * (ss_run, with `start`) this one stops as by SIGTERM.  If it ends
+	 * before, or is not ready in time, it is killed, a line in the log
+	 * says so, and this one goes on.  argv[0] is what is executed, if it
+	 * is a path.  NULL: SIGUSR2 is left as it was.
+	 */
+	char *const *argv;
+	int restart_ms; /* that time; 0: 10 s */
+
 	bool once; /* one request of one server, then the end */
 
 	/* Dropped before `ready`; NULL: none. */
