@@ -712,6 +712,72 @@ START_TEST(daemon_stores_descriptors)
 }
 END_TEST
 
+/* ---- the units of demos/systemd -------------------------------------------*/
+
+#define UNITS "demos/systemd/"
+
+/* A unit file's command, with our program and a port of the kernel's. */
+static const char *command_of(const char *unit)
+{
+	static char command[TEXT];
+	char script[TEXT];
+	snprintf(script, sizeof(script),
+		 "sed -n 's|^ExecStart=[^ ]*|%s|p' " UNITS
+		 "%s | sed 's|:7777|:0|'",
+		 demo("echo_server"), unit);
+	program_run(&got, "", ARGV("sh", "-c", script));
+	ck_assert_str_eq(got.err, "");
+	snprintf(command, sizeof(command), "%.*s", (int)strcspn(got.out, "\n"),
+		 got.out);
+	ck_assert_ptr_nonnull(strstr(command, "echo_server"));
+	return command;
+}
+
+START_TEST(daemon_is_started_by_its_unit)
+{
+	struct program server = { 0 };
+	start_by_shell(&server, "exec %s", command_of("echo.service"));
+	echo_once(listening(&server), "hello\n");
+	quit(&server);
+}
+END_TEST
+
+START_TEST(daemon_is_started_by_its_socket_unit)
+{
+	char url[SS_ADDRESS_TEXT];
+	int place = placed(bound_tcp(SOCK_STREAM, url, sizeof(url)), PLACE);
+	struct program server = { 0 };
+	start_by_shell(&server,
+		       "LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=echo "
+		       "exec %s 3<&9 9<&-",
+		       command_of("echo-activated.service"));
+	ck_assert_str_eq(listening(&server), url);
+	echo_once(url, "hello\n");
+	quit(&server);
+	close(place);
+}
+END_TEST
+
+/* It looks for the program, which is not installed. */
+START_TEST(daemon_units_are_verified)
+{
+	char script[TEXT];
+	if (missing("systemd-analyze"))
+		return;
+	snprintf(script, sizeof(script),
+		 "for unit in " UNITS "*; do "
+		 "sed 's|=/usr/local/bin/echo_server|=%s|' $unit "
+		 ">%s/${unit##*/}; done; cd %s; "
+		 "systemd-analyze verify --man=no ./echo*; "
+		 "status=$?; rm -f echo*; exit $status",
+		 demo("echo_server"), scratch(), scratch());
+	program_run(&got, "", ARGV("sh", "-c", script));
+	ck_assert_str_eq(got.out, "");
+	ck_assert_str_eq(got.err, "");
+	ck_assert_int_eq(got.status, 0);
+}
+END_TEST
+
 static void add_given(Suite *suite)
 {
 	const int all = (int)(sizeof(activations) / sizeof(*activations));
@@ -757,11 +823,20 @@ static void add_manager(Suite *suite)
 	tcase_add_test(tcase, daemon_stores_descriptors);
 }
 
+static void add_units(Suite *suite)
+{
+	TCase *tcase = suite_case(suite, "units", NULL, NULL);
+	tcase_add_test(tcase, daemon_is_started_by_its_unit);
+	tcase_add_test(tcase, daemon_is_started_by_its_socket_unit);
+	tcase_add_test(tcase, daemon_units_are_verified);
+}
+
 Suite *t_daemon(void)
 {
 	Suite *suite = suite_create("t_daemon");
 	add_given(suite);
 	add_stdin(suite);
 	add_manager(suite);
+	add_units(suite);
 	return suite;
 }
