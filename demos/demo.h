@@ -6,11 +6,10 @@
 #define DEMO_H
 
 #ifndef _POSIX_C_SOURCE
-#define _POSIX_C_SOURCE 200809L /* sigaction; so this header comes first */
+#define _POSIX_C_SOURCE 200809L /* signal; so this header comes first */
 #endif
 #include <errno.h>
 #include <signal.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -29,32 +28,6 @@ static inline const char *demo_address(int argc, char *argv[])
 	return argc == 2 ? argv[1] : DEMO_ADDRESS;
 }
 
-static _Atomic(struct ss_server *) demo_server;
-
-/* The first signal ends serve_forever, one more during the drain means now. */
-static inline void demo_on_signal(int sig)
-{
-	int saved = errno;
-	struct ss_server *server = atomic_load(&demo_server);
-
-	(void)sig;
-	if (server != NULL)
-		ss_shutdown(server);
-	errno = saved;
-}
-
-/* SIGPIPE: so that a standard output without reader is an error like others. */
-static inline void demo_stop_on_signals(struct ss_server *server)
-{
-	struct sigaction stop = { .sa_handler = demo_on_signal };
-	struct sigaction ignore = { .sa_handler = SIG_IGN };
-
-	atomic_store(&demo_server, server);
-	sigaction(SIGINT, &stop, NULL);
-	sigaction(SIGTERM, &stop, NULL);
-	sigaction(SIGPIPE, &ignore, NULL);
-}
-
 /* A line for each listener, so that a script knows the port and when to go. */
 static inline int demo_announce(const char *program, struct ss_server *server)
 {
@@ -71,42 +44,43 @@ static inline int demo_announce(const char *program, struct ss_server *server)
 	return -1;
 }
 
-/* ss_serve_forever or ss_handle_request, and the graceful stop. */
-static inline int demo_serve(const char *program, struct ss_server *server,
-			     int (*serve)(struct ss_server *server))
-{
-	int err = serve(server);
-	int abandoned = ss_server_close(server);
+struct demo {
+	const char *program;
+	struct ss_server *server;
+};
 
-	if (abandoned > 0)
-		fprintf(stderr, "%s: %d requests abandoned\n", program,
-			abandoned);
-	if (err >= 0 || err == -ECANCELED)
-		return EXIT_SUCCESS;
-	fprintf(stderr, "%s: %s\n", program, strerror(-err));
-	return EXIT_FAILURE;
+static inline int demo_ready(void *arg)
+{
+	const struct demo *demo = arg;
+
+	return demo_announce(demo->program, demo->server);
 }
 
 /*
- * A server's whole life; returns the program's exit status: 0, 1 where the
- * system refused, 2 where the configuration makes no sense.
+ * A server's whole life, until Ctrl-C or SIGTERM; returns the program's exit
+ * status: 0, 1 where the system refused, 2 where the configuration makes no
+ * sense.  `wanted` may be NULL.
  */
 static inline int demo_run(const char *program, const struct ss_config *config,
-			   int (*serve)(struct ss_server *server))
+			   const struct ss_run_options *wanted)
 {
-	struct ss_server *server;
+	struct demo demo = { .program = program };
+	struct ss_run_options options = { .once = false };
 	struct ss_diag why;
-	int status = EXIT_FAILURE;
 
-	if (ss_server_new(&server, config, &why) < 0) {
+	if (ss_server_new(&demo.server, config, &why) < 0) {
 		fprintf(stderr, "%s: %s\n", program, why.text);
 		return why.code == -EINVAL ? 2 : EXIT_FAILURE;
 	}
-	demo_stop_on_signals(server);
-	if (demo_announce(program, server) == 0)
-		status = demo_serve(program, server, serve);
-	atomic_store(&demo_server, NULL);
-	ss_server_free(server);
+	if (wanted != NULL)
+		options = *wanted;
+	options.ready = demo_ready;
+	options.arg = &demo;
+	/* A standard output without reader is an error like others. */
+	signal(SIGPIPE, SIG_IGN);
+	int status = ss_run(&demo.server, 1, &options);
+
+	ss_server_free(demo.server);
 	return status;
 }
 

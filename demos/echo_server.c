@@ -31,8 +31,11 @@ struct settings {
 	const char *model;
 	bool verbose;
 	bool trace;
-	bool once;
 	bool loop;
+	bool from_stdin;
+	const char *name;
+	struct ss_privileges privileges;
+	struct ss_run_options run;
 };
 
 SS_PRINTF(1, 2)
@@ -320,7 +323,7 @@ static const struct option_row rows[] = {
 	{ "loop", 0, NULL, "the handler as a straight loop", set_true,
 	  .offset = AT(loop) },
 	{ "once", 0, NULL, "serve one request, then exit", set_true,
-	  .offset = AT(once) },
+	  .offset = AT(run.once) },
 	{ "timeout", 0, "SECONDS", "a read or write may take; 0: for ever",
 	  set_seconds, .offset = AT(config.timeouts.io_ms), .zero = SS_NONE },
 	{ "idle", 0, "SECONDS", "a client may be silent between messages",
@@ -362,6 +365,18 @@ static const struct option_row rows[] = {
 	  .zero = SS_NONE },
 	{ "whoami", 0, NULL, "answer WHOAMI by the client's address", set_true,
 	  .offset = AT(whoami) },
+	{ "stdin", 0, NULL, "serve descriptor 0: for inetd, tcpserver",
+	  set_true, .offset = AT(from_stdin) },
+	{ "name", 0, "NAME", "of those sockets of systemd's that are meant",
+	  set_text, .offset = AT(name) },
+	{ "user", 0, "USER", "whom it becomes once it listens", set_text,
+	  .offset = AT(privileges.user) },
+	{ "group", 0, "GROUP", "the same (that of the user)", set_text,
+	  .offset = AT(privileges.group) },
+	{ "chroot", 0, "DIR", "what is / then", set_text,
+	  .offset = AT(privileges.chroot) },
+	{ "no-new-privs", 0, NULL, "never has more privileges", set_true,
+	  .offset = AT(privileges.no_new_privs) },
 	{ "verbose", 'v', NULL, "tell connects, bytes, ends", set_true,
 	  .offset = AT(verbose) },
 	{ "trace", 0, NULL, "tell every operation", set_true,
@@ -407,7 +422,7 @@ static void show_help(const struct option_row *row, const char *text,
 	       "MODEL: one of %s; prefork,threading is both\n",
 	       DEMO_ADDRESS, known);
 	for (row = rows; row < rows + ROWS; row++)
-		printf("  %c%c%c --%-10s %-8s %s\n", row->letter ? '-' : ' ',
+		printf("  %c%c%c --%-12s %-8s %s\n", row->letter ? '-' : ' ',
 		       row->letter ? row->letter : ' ', row->letter ? ',' : ' ',
 		       row->name, row->argument ? row->argument : "",
 		       row->help);
@@ -451,7 +466,6 @@ static void parse_addresses(struct settings *settings, int count, char *argv[])
 {
 	if (count > SS_ADDRESSES_MAX)
 		wrong_use("%d addresses, at most %d", count, SS_ADDRESSES_MAX);
-	settings->config.addresses[0] = DEMO_ADDRESS;
 	for (int i = 0; i < count; i++)
 		settings->config.addresses[i] = argv[i];
 }
@@ -472,6 +486,23 @@ static void use_guards(struct settings *settings)
 	if (limits->max_per_source != 0 || limits->rate != 0 ||
 	    limits->source_rate != 0)
 		use_mixin(settings, &ss_limits_mixin);
+}
+
+/* What systemd, inetd or tcpserver gives takes the place of addresses. */
+static void adopt(struct settings *settings)
+{
+	struct ss_config *config = &settings->config;
+	struct ss_start **start = &settings->run.start;
+	enum ss_start_mode mode =
+		settings->from_stdin ? SS_START_STDIN : SS_START_AUTO;
+	struct ss_diag why;
+
+	if (ss_start_new(start, mode, &why) < 0 ||
+	    ss_start_adopt(*start, settings->name, config, &why) < 0 ||
+	    ss_start_left(*start, &why) > 0)
+		wrong_use("%s", why.text);
+	if (config->addresses[0] == NULL && !config->no_bind)
+		config->addresses[0] = DEMO_ADDRESS;
 }
 
 /* What looks on stands leftmost, so that it sees all. */
@@ -507,7 +538,12 @@ int main(int argc, char *argv[])
 
 	parse_options(&settings, argc, argv);
 	parse_addresses(&settings, argc - optind, argv + optind);
+	adopt(&settings);
+	settings.run.privileges = &settings.privileges;
+	settings.run.argv = argv;
 	compose(&settings);
-	return demo_run(PROGRAM, &settings.config,
-			settings.once ? ss_handle_request : ss_serve_forever);
+	int status = demo_run(PROGRAM, &settings.config, &settings.run);
+
+	ss_start_free(settings.run.start);
+	return status;
 }

@@ -9,6 +9,7 @@
 #include "demo.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
 
 struct program {
 	atomic_long lines;

@@ -15,5 +15,5 @@ int main(int argc, char *argv[])
 		.handler = &ss_greeting_handler,
 	};
 
-	return demo_run("greeting", &config, ss_serve_forever);
+	return demo_run("greeting", &config, NULL);
 }

@@ -7,6 +7,7 @@
  */
 #include "demo.h"
 
+#include <stdatomic.h>
 #include <stdint.h>
 
 #include "handlers.h"
@@ -96,5 +97,5 @@ int main(int argc, char *argv[])
 		.handler = &ss_echo_handler,
 	};
 
-	return demo_run("quota", &config, ss_serve_forever);
+	return demo_run("quota", &config, NULL);
 }

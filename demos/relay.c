@@ -71,5 +71,5 @@ int main(int argc, char *argv[])
 	config.addresses[0] = argv[optind];
 	handler.user = argv[optind + 1];
 	check(handler.user);
-	return demo_run("relay", &config, ss_serve_forever);
+	return demo_run("relay", &config, NULL);
 }

@@ -15,5 +15,5 @@ int main(int argc, char *argv[])
 		.handler = &ss_upper_handler,
 	};
 
-	return demo_run("upper", &config, ss_serve_forever);
+	return demo_run("upper", &config, NULL);
 }

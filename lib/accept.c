@@ -248,7 +248,8 @@ int accept_ready(struct ss_server *server, int budget)
 	return taken;
 }
 
-int ss_serve_fd(struct ss_server *server, int fd)
+int accept_given(struct ss_server *server, int fd,
+		 const struct ss_address *given, const struct ss_address *local)
 {
 	int type = 0, r = server_drivable(server);
 	socklen_t len = sizeof(type);
@@ -268,11 +269,19 @@ int ss_serve_fd(struct ss_server *server, int fd)
 		r = -errno;
 		goto refused;
 	}
+	if (given && given->len)
+		peer = *given;
 	struct ss_request *req;
 	server->taken_at = now(server);
 	r = ss_request_accept(server, NULL, fd, SS_SOURCE_ADOPTED, &peer, &req);
 	if (r < 0)
 		return r;
+	if (local && local->len)
+		r = ss_request_set_local(req, local);
+	if (r < 0) {
+		ss_request_drop(req);
+		return r;
+	}
 	request_register(req);
 	accept_admit(server, req);
 	return 0;
@@ -281,4 +290,9 @@ refused:
 	if (fd >= 0)
 		sys_close(fd);
 	return r;
+}
+
+int ss_serve_fd(struct ss_server *server, int fd)
+{
+	return accept_given(server, fd, NULL, NULL);
 }

@@ -226,6 +226,7 @@ const struct ss_layer ss_base_layer = {
 		.server_bind = base_nothing,
 		.server_activate = base_nothing,
 		.serve_forever = base_serve_forever,
+		.serve_turn = ss_turn,
 		.service_actions = base_no_action,
 		.handle_timeout = base_no_action,
 		.server_close = close_gracefully,

@@ -32,6 +32,55 @@ static void dispatch_waiting(struct ss_server *server)
 		accept_dispatch(server, req);
 }
 
+/* ---- waiting --------------------------------------------------------------*/
+
+/* Whether its loop has to turn while another server closes first. */
+static bool closes_beside(const struct ss_server *server)
+{
+	return server->run && server->closing && !server->closed &&
+	       !(server->flags & SS_LAYER_SUPERVISES);
+}
+
+static int64_t loop_deadline(struct ss_server *server)
+{
+	return atomic_load(&server->turn_wanted)
+		       ? 0
+		       : nearest(server->turn_at, server->poller.at);
+}
+
+/* The others of its run have clients too, who may be on their loops. */
+static void wait_beside(struct ss_server *server, int64_t deadline)
+{
+	const struct run *run = server->run;
+	deadline = nearest(deadline, loop_deadline(server));
+	for (int i = 0; i < run->count; i++) {
+		struct ss_server *other = run->servers[i];
+		run->beside[i] =
+			other == server || closes_beside(other) ? other : NULL;
+		if (run->beside[i])
+			deadline = nearest(deadline, loop_deadline(other));
+	}
+	loop_wait_any(run->beside, run->count, deadline);
+	for (int i = 0; i < run->count; i++) {
+		struct ss_server *other = run->beside[i];
+		if (!other || other == server)
+			continue;
+		loop_wait(other, 0);
+		dispatch_waiting(other);
+		self(other)->service_actions(other);
+	}
+}
+
+/* One wait of a closing server's loop; what fired has been told. */
+static void close_wait(struct ss_server *server, int64_t deadline)
+{
+	if (server->run && server->run->count > 1) {
+		wait_beside(server, deadline);
+		deadline = 0;
+	}
+	loop_wait(server, deadline);
+}
+
 /* ---- what is queued -------------------------------------------------------*/
 
 /*
@@ -69,16 +118,20 @@ static void take_from(struct ss_server *server, struct ss_listener *listener)
 		int64_t until = stop_drain_deadline(server);
 		if (ss_holding(server, SS_HOLD_ERRORS))
 			until = nearest(until, server->retry_at);
-		loop_wait(server, until);
+		close_wait(server, until);
 		accept_recover(server);
 		dispatch_waiting(server);
 	}
 }
 
-/* A supervisor's is its workers' to take, and an orphan's is lost. */
+/*
+ * A supervisor's is its workers' to take, that of a worker who has retired the
+ * others', and an orphan's is lost.
+ */
 static void take_queued(struct ss_server *server)
 {
-	bool ours = server->activated && !ss_holding(server, SS_HOLD_WORKERS) &&
+	const unsigned not_ours = SS_HOLD_WORKERS | SS_HOLD_STOPPING;
+	bool ours = server->activated && !ss_holding(server, not_ours) &&
 		    !atomic_load(&server->orphaned_at);
 	for (int i = 0; i < server->listener_count; i++) {
 		struct ss_listener *listener = server->listeners[i];
@@ -111,7 +164,7 @@ static bool drained(struct ss_server *server, int64_t deadline, bool patient)
 			return false;
 		if (deadline != SS_NONE && now(server) >= deadline)
 			return false;
-		loop_wait(server, deadline);
+		close_wait(server, deadline);
 	}
 }
 
@@ -157,10 +210,11 @@ static void begin_draining(struct ss_server *server)
 	stop_drain_deadline(server);
 }
 
-int close_gracefully(struct ss_server *server)
+static void close_begin(struct ss_server *server)
 {
-	if (worker_order(server) == SS_ORDER_RETIRE)
-		retire(server);
+	if (server->closing)
+		return;
+	server->closing = true;
 	/* Who was in a hurry already is not made to ask again. */
 	server->hurry_above =
 		server->hurried ? 0 : atomic_load(&server->slot->shutdowns);
@@ -170,6 +224,13 @@ int close_gracefully(struct ss_server *server)
 	requests_cancel(server, false, true);
 	take_queued(server);
 	listeners_close(server, false);
+}
+
+int close_gracefully(struct ss_server *server)
+{
+	if (worker_order(server) == SS_ORDER_RETIRE)
+		retire(server);
+	close_begin(server);
 	if (!drained(server, stop_drain_deadline(server), false))
 		force(server);
 	listeners_close(server, true);
@@ -188,7 +249,7 @@ int64_t ss_drain_deadline(struct ss_server *server)
 
 int ss_turn_closing(struct ss_server *server, int64_t deadline)
 {
-	loop_wait(server, deadline);
+	close_wait(server, deadline);
 	self(server)->service_actions(server);
 	return stop_hurried(server);
 }
@@ -207,4 +268,24 @@ int ss_server_close(struct ss_server *server)
 	r = server->abandoned;
 	server_unclaim(server);
 	return r;
+}
+
+/* ---- several --------------------------------------------------------------*/
+
+/* All end to listen first, and their deadlines begin together. */
+void servers_close(const struct run *run)
+{
+	for (int i = 0; i < run->count; i++) {
+		struct ss_server *server = run->servers[i];
+		if (server->closed)
+			continue;
+		server->turning = true;
+		if (supervising(server))
+			ss_order_workers(server, 0, SS_ORDER_CLOSE);
+		close_begin(server);
+	}
+	for (int i = 0; i < run->count; i++) {
+		run->servers[i]->turning = false;
+		ss_server_close(run->servers[i]);
+	}
 }

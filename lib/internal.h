@@ -5,6 +5,7 @@
 #ifndef SS_LIB_INTERNAL_H
 #define SS_LIB_INTERNAL_H
 
+#include <socketserver/run.h>
 #include <socketserver/socketserver.h>
 
 #include <assert.h>
@@ -57,6 +58,7 @@ struct page {
 	atomic_int top;	       /* no worker has a slot beyond it */
 	atomic_int accepting;  /* the slot that is, where only one may */
 	atomic_bool news;      /* all workers are to look again */
+	atomic_bool handed;    /* the listeners are another program's too */
 	int slots;
 	struct slot slot[]; /* 0: the process that was not forked */
 };
@@ -112,6 +114,29 @@ struct ss_poller {
 	struct fired fired[POLLER_FIRED];
 };
 
+/* run.c: servers that ss_run serves together. */
+enum run_ask {
+	RUN_STOP = 1 << 0,
+	RUN_RELOAD = 1 << 1,
+	RUN_RESTART = 1 << 2,
+};
+struct run {
+	struct ss_server *const *servers;
+	int count;
+	struct ss_run_options options;
+	pid_t pid;
+	atomic_uint asked; /* enum run_ask; by handlers of signals */
+	bool serving;
+	int64_t watchdog_at;
+	/* restart.c */
+	pid_t reborn;	  /* the new process that is not ready yet; 0: none */
+	int64_t ready_by; /* ms of the system's clock */
+	struct ss_watch ready_watch;
+	bool handed; /* it is ready, and has the listeners */
+	bool again;  /* the shutdown on its way is not for the end */
+	struct ss_server **beside; /* close.c: those that close together */
+};
+
 struct ss_server {
 	/* What it is: fixed once made. */
 	struct ss_config config;
@@ -137,6 +162,8 @@ struct ss_server {
 	struct ss_listener **listeners;
 	int listener_count;
 	bool bound, activated, closed;
+	bool closing;	 /* close_begin has been called */
+	struct run *run; /* whose loops turn together; NULL: none */
 	int abandoned;
 
 	/* stop.c */
@@ -286,8 +313,16 @@ int loop_init(struct ss_server *server);
 void loop_fini(struct ss_server *server);
 void loop_after_fork(struct ss_server *server, struct leaving *leaving);
 int loop_wait(struct ss_server *server, int64_t deadline);
+/*
+ * Waits for any of them (NULL: none), and tells nobody: loop_wait is next.
+ * Without memory it waits a while, and each looks for itself.
+ */
+int loop_wait_any(struct ss_server *const *servers, int count,
+		  int64_t deadline);
 int loop_step(struct ss_server *server, int64_t deadline, int budget);
 void loop_listen(struct ss_server *server);
+/* Takes nobody, and serves until all requests have ended, or ss_shutdown. */
+int loop_until_idle(struct ss_server *server);
 int64_t nearest(int64_t a, int64_t b);
 int loop_timeout(struct ss_server *server, int64_t deadline);
 
@@ -327,6 +362,10 @@ void worker_stop_listening(struct ss_server *server,
 
 /* accept.c */
 int accept_ready(struct ss_server *server, int budget);
+/* ss_serve_fd, with addresses other than the socket's; NULL or len 0: those. */
+int accept_given(struct ss_server *server, int fd,
+		 const struct ss_address *given,
+		 const struct ss_address *local);
 int accept_from(struct ss_server *server, struct ss_listener *listener,
 		int budget, bool *empty);
 void accept_admit(struct ss_server *server, struct ss_request *req);
@@ -362,6 +401,22 @@ void linger_close(struct ss_server *server, struct ss_request *req);
 
 /* close.c */
 int close_gracefully(struct ss_server *server);
+/* The servers of a run, which this thread has claimed. */
+void servers_close(const struct run *run);
+
+/* run.c, after a wait: what signals have asked for. */
+void run_look(struct ss_server *server);
+
+/* signals.c: minded are those of enum run_ask.  -EBUSY. */
+int signals_take(struct run *run, unsigned minded);
+void signals_give_back(void);
+/* In a child that will execute a program: as they were. */
+void signals_reset(void);
+
+/* restart.c: the program once more.  After a wait; and at the end. */
+void restart_begin(struct run *run);
+void restart_look(struct run *run, struct ss_server *server);
+void restart_give_up(struct run *run);
 
 /* address.c */
 /* ss_resolve without looking up names: -EINPROGRESS where there is one. */

@@ -129,6 +129,8 @@ int loop_wait(struct ss_server *server, int64_t deadline)
 	if (atomic_exchange(&server->turn_wanted, false))
 		deadline = 0;
 	int r = ss_poller_wait(&server->poller, deadline);
+	if (server->run)
+		run_look(server);
 	return r < 0 ? r : 0;
 }
 
@@ -292,6 +294,17 @@ static int see_through(struct ss_server *server, uint64_t id)
 	return r < 0 ? r : 1;
 }
 
+static int until_idle(struct ss_server *server, int64_t deadline)
+{
+	(void)deadline;
+	return see_through(server, 0);
+}
+
+int loop_until_idle(struct ss_server *server)
+{
+	return claimed(server, until_idle, SS_NONE);
+}
+
 /* Memory's clock stands still while nobody is served: there the wait itself
  * tells the time. */
 static int one_request(struct ss_server *server, int64_t deadline)
@@ -319,14 +332,9 @@ int ss_handle_request(struct ss_server *server)
 		       ms == SS_NONE ? SS_NONE : now(server) + ms);
 }
 
-/*
- * Waits for any of those that are left; NULL: it has been shut down.  Without
- * memory it waits a while, and each looks for itself.
- */
-static int wait_for_any(struct ss_server **servers, int count)
+int loop_wait_any(struct ss_server *const *servers, int count, int64_t deadline)
 {
 	int need = 0;
-	int64_t deadline = SS_NONE;
 	for (int i = 0; i < count; i++)
 		if (servers[i])
 			need += engine_fill(&servers[i]->poller, NULL, 0);
@@ -341,12 +349,22 @@ static int wait_for_any(struct ss_server **servers, int count)
 			continue;
 		any = servers[i];
 		n += engine_fill(&any->poller, fds + n, need - n);
-		deadline = nearest(deadline, ss_server_deadline(any));
 	}
 	int r = sys_poll(fds, (nfds_t)need, loop_timeout(any, deadline));
 	r = r == -1 && errno != EINTR ? -errno : 0;
 	sys_free(fds);
 	return r;
+}
+
+/* Any of those that are left; NULL: it has been shut down. */
+static int wait_for_any(struct ss_server *const *servers, int count)
+{
+	int64_t deadline = SS_NONE;
+	for (int i = 0; i < count; i++)
+		if (servers[i])
+			deadline = nearest(deadline,
+					   ss_server_deadline(servers[i]));
+	return loop_wait_any(servers, count, deadline);
 }
 
 /* One turn of each; how many are left. */
@@ -356,7 +374,7 @@ static int turn_all(struct ss_server **servers, int count)
 	for (int i = 0; i < count; i++) {
 		if (!servers[i])
 			continue;
-		int r = ss_server_turn(servers[i], 0);
+		int r = self(servers[i])->serve_turn(servers[i], 0);
 		if (r < 0 && r != -ECANCELED)
 			return r;
 		if (r == -ECANCELED) {
@@ -369,6 +387,18 @@ static int turn_all(struct ss_server **servers, int count)
 	return left;
 }
 
+/* A supervisor that has no turn of its own has but serve_forever. */
+static int together(struct ss_server *server)
+{
+	for (int i = 0; i < server->level_count; i++) {
+		const struct ss_layer *layer = server->levels[i].layer;
+		if ((layer->flags & SS_LAYER_SUPERVISES) &&
+		    layer->ops.serve_turn)
+			return server_usable(server);
+	}
+	return server_drivable(server);
+}
+
 int ss_serve(struct ss_server *const *given, int count)
 {
 	struct ss_server **servers =
@@ -377,7 +407,7 @@ int ss_serve(struct ss_server *const *given, int count)
 		return -ENOMEM;
 	int r = 0;
 	for (int i = 0; r >= 0 && i < count; i++) {
-		r = server_drivable(given[i]);
+		r = together(given[i]);
 		if (r >= 0)
 			r = server_claim(given[i]);
 		if (r >= 0)

@@ -170,6 +170,7 @@ static void become_child_of(struct ss_server *server,
 	struct leaving leaving = { .count = 0 };
 	bool own = keep && keep->server == server;
 	server->child = true;
+	server->run = NULL;
 	for (int i = 0; i < server->listener_count; i++) {
 		struct ss_listener *listener = server->listeners[i];
 		if (!own || !keep->dgram || keep->listener != listener)

@@ -6,6 +6,7 @@
 
 #ifdef SS_LINUX
 #include <sched.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #endif
 #ifdef __GLIBC__
@@ -84,6 +85,11 @@ int sys_do_open(const char *path, int flags, mode_t mode)
 int sys_do_dup(int fd)
 {
 	return fcntl(fd, F_DUPFD_CLOEXEC, 3);
+}
+
+int sys_do_dup_above(int fd, int least)
+{
+	return fcntl(fd, F_DUPFD_CLOEXEC, least);
 }
 
 int sys_do_epoll_create(void)
@@ -206,6 +212,24 @@ int64_t sys_do_now_ms(void)
 	struct timespec now;
 	clock_gettime(CLOCK_MONOTONIC, &now);
 	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+int64_t sys_do_now_us(void)
+{
+	struct timespec now;
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
+}
+
+/* prctl(2); ENOSYS elsewhere. */
+int sys_do_no_new_privs(void)
+{
+#ifdef SS_LINUX
+	return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+#else
+	errno = ENOSYS;
+	return -1;
+#endif
 }
 
 /* Those that this thread may run on; at least 1. */

@@ -13,6 +13,7 @@
 #define SS_LIB_SYS_H
 
 #include <fcntl.h>
+#include <grp.h>
 #include <netdb.h>
 #include <poll.h>
 #include <pthread.h>
@@ -66,6 +67,7 @@ struct sys_packet {
 	X(open, (const char *path, int flags, mode_t mode),                    \
 	  (path, flags, mode))                                                 \
 	X(dup, (int fd), (fd))                                                 \
+	X(dup_above, (int fd, int least), (fd, least))                         \
 	X(epoll_create, (void), ())                                            \
 	X(pidfd_open, (pid_t pid), (pid))
 
@@ -82,6 +84,8 @@ struct sys_packet {
 	X(int, cloexec, (int fd), (fd))                                        \
 	X(int, close_range, (int first, int last), (first, last))              \
 	X(int64_t, now_ms, (void), ())                                         \
+	X(int64_t, now_us, (void), ())                                         \
+	X(int, no_new_privs, (void), ())                                       \
 	X(int, processors, (void), ())                                         \
 	X(bool, alone, (void), ())
 
@@ -121,6 +125,17 @@ struct sys_packet {
 	  (fd, buf, n, offset))                                                \
 	X(ssize_t, write, (int fd, const void *buf, size_t n), (fd, buf, n))   \
 	X(int, poll, (struct pollfd * fds, nfds_t n, int ms), (fds, n, ms))    \
+	X(uid_t, getuid, (void), ())                                           \
+	X(uid_t, geteuid, (void), ())                                          \
+	X(gid_t, getgid, (void), ())                                           \
+	X(gid_t, getegid, (void), ())                                          \
+	X(int, setgroups, (size_t n, const gid_t *groups), (n, groups))        \
+	X(int, setgid, (gid_t gid), (gid))                                     \
+	X(int, setuid, (uid_t uid), (uid))                                     \
+	X(int, chroot, (const char *path), (path))                             \
+	X(int, chdir, (const char *path), (path))                              \
+	X(int, dup2, (int from, int to), (from, to))                           \
+	X(int, unsetenv, (const char *name), (name))                           \
 	X(int, unlink, (const char *path), (path))                             \
 	X(int, lstat, (const char *path, struct stat *st), (path, st))         \
 	X(int, fstat, (int fd, struct stat *st), (fd, st))                     \
@@ -138,6 +153,9 @@ struct sys_packet {
 	X(int, madvise, (void *memory, size_t n, int advice),                  \
 	  (memory, n, advice))                                                 \
 	X(pid_t, fork, (void), ())                                             \
+	X(int, execve,                                                         \
+	  (const char *path, char *const *argv, char *const *env),             \
+	  (path, argv, env))                                                   \
 	X(pid_t, waitpid, (pid_t pid, int *status, int options),               \
 	  (pid, status, options))                                              \
 	X(int, kill, (pid_t pid, int signal), (pid, signal))                   \

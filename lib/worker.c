@@ -174,6 +174,7 @@ static void begin_anew(struct ss_server *server, int slot)
 	server->owned_depth = 1;
 	server->owner = pthread_self();
 	server->turning = false;
+	server->run = NULL;
 	server->hurried = false;
 	server->drain_at = 0;
 	server->hurry_above = 0;
@@ -336,6 +337,7 @@ void worker_stop_listening(struct ss_server *server,
 {
 	const unsigned shared = SS_LISTENER_DGRAM | SS_LISTENER_ADOPTED;
 	if (worker_order(server) >= SS_ORDER_CLOSE &&
+	    !atomic_load(&server->page->handed) &&
 	    !(listener->flags & shared) && listener->watch.fd >= 0)
 		sys_shutdown(listener->watch.fd, SHUT_RD);
 }

@@ -95,6 +95,16 @@ START_TEST(layers_null_inherits_everything)
 }
 END_TEST
 
+/* What it does not override, it cannot tell of. */
+START_TEST(layers_trace_overrides_every_operation)
+{
+	operation list[OPERATIONS];
+	unpack(&ss_trace_mixin.ops, list);
+	for (int i = 0; i < OPERATIONS; i++)
+		ck_assert_msg(list[i] != NULL, "operation %d is missing", i);
+}
+END_TEST
+
 /* Each operation by itself: it alone is replaced, and only from there up. */
 START_TEST(layers_one_operation_is_overridden)
 {
@@ -1664,6 +1674,7 @@ static void add_structure(Suite *suite)
 {
 	TCase *tables = suite_case(suite, "tables", NULL, NULL);
 	tcase_add_test(tables, layers_null_inherits_everything);
+	tcase_add_test(tables, layers_trace_overrides_every_operation);
 	tcase_add_loop_test(tables, layers_one_operation_is_overridden, 0,
 			    OPERATIONS);
 	tcase_add_test(tables, layers_super_goes_left_to_right);

@@ -137,6 +137,13 @@ struct ss_ops {
 	int (*server_activate)(struct ss_server *server);
 	/* Turns (ss_turn) until ss_shutdown; 0. */
 	int (*serve_forever)(struct ss_server *server);
+	/*
+	 * One turn of ss_serve, which serves several servers in a thread:
+	 * ss_turn, and whatever else serve_forever does around it.  A layer
+	 * that SS_LAYER_SUPERVISES has one of its own, or ss_serve answers
+	 * -ENOTSUP.
+	 */
+	int (*serve_turn)(struct ss_server *server, int64_t deadline);
 	/* Once a turn, on the serving thread, after its requests. */
 	void (*service_actions)(struct ss_server *server);
 	/* ss_handle_request saw no request in time. */
@@ -359,6 +366,7 @@ SS_API const char *const *ss_server_addresses(const struct ss_server *server);
 enum ss_listener_flags {
 	SS_LISTENER_DGRAM = 1 << 0,   /* it is read, not accepted from */
 	SS_LISTENER_ADOPTED = 1 << 1, /* others may share it */
+	SS_LISTENER_REMOVES = 1 << 2, /* its file goes when it is closed */
 };
 
 /*

@@ -116,7 +116,7 @@ SS_API int ss_handle_request(struct ss_server *server);
 
 /*
  * Serves several servers in this thread until every one of them was shut
- * down.  The errors are those of ss_handle_request.
+ * down.  The errors are those of ss_serve_forever.
  */
 SS_API int ss_serve(struct ss_server *const *servers, int count);
 

@@ -5,6 +5,7 @@
  *	handler.h	write handlers
  *	layer.h		extend servers
  *	layers.h	the layers that we ship
+ *	run.h		the main of a daemon
  */
 #ifndef SOCKETSERVER_SOCKETSERVER_H
 #define SOCKETSERVER_SOCKETSERVER_H
@@ -12,6 +13,7 @@
 #include <socketserver/handler.h>
 #include <socketserver/layer.h>
 #include <socketserver/layers.h>
+#include <socketserver/run.h>
 #include <socketserver/server.h>
 
 #endif

@@ -47,6 +47,7 @@ struct prefork {
 	int slots;
 	atomic_bool *asks;	 /* by slot: it has served enough */
 	unsigned long long born; /* so many were forked */
+	bool serving; /* the workers that there are, are of this time */
 	bool closing;
 
 	/* Where they die young, or cannot be forked. */
@@ -423,19 +424,39 @@ static int prf_server_activate(struct ss_server *server)
 		       : 0;
 }
 
-static int prf_serve_forever(struct ss_server *server)
+static void begin_serving(struct ss_server *server)
 {
 	struct prefork *state = state_of(server);
 	for (int i = 0; i < state->slots; i++)
 		state->workers[i].leaving = true;
 	state->strikes = 0;
 	state->probe = NULL;
-	int r;
-	do {
+	state->serving = true;
+	tend(server);
+}
+
+/* Those that ended in a turn are replaced before the next one's wait. */
+static int prf_serve_turn(struct ss_server *server, int64_t deadline)
+{
+	struct prefork *state = state_of(server);
+	if (!state->serving)
+		begin_serving(server);
+	int r = ss_turn(server, deadline);
+	if (r >= 0) {
 		tend(server);
-		r = ss_turn(server, SS_NONE);
-	} while (r >= 0);
-	ss_order_workers(server, 0, SS_ORDER_PAUSE);
+	} else {
+		ss_order_workers(server, 0, SS_ORDER_PAUSE);
+		state->serving = false;
+	}
+	return r;
+}
+
+static int prf_serve_forever(struct ss_server *server)
+{
+	int r;
+	do
+		r = prf_serve_turn(server, SS_NONE);
+	while (r >= 0);
 	return r == -ECANCELED ? 0 : r;
 }
 
@@ -465,6 +486,7 @@ const struct ss_layer ss_prefork_mixin = {
 	.ops = {
 		.server_activate = prf_server_activate,
 		.serve_forever = prf_serve_forever,
+		.serve_turn = prf_serve_turn,
 		.service_actions = prf_service_actions,
 		.server_close = prf_server_close,
 		.get_request = prf_get_request,

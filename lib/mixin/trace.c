@@ -62,6 +62,12 @@ static int trace_serve_forever(struct ss_server *server)
 	return super(server)->serve_forever(server);
 }
 
+static int trace_serve_turn(struct ss_server *server, int64_t deadline)
+{
+	tell(server, SS_TRACE_SERVER, NULL, "serve_turn");
+	return super(server)->serve_turn(server, deadline);
+}
+
 static void trace_service_actions(struct ss_server *server)
 {
 	tell(server, SS_TRACE_SERVER, NULL, "service_actions");
@@ -256,6 +262,7 @@ const struct ss_layer ss_trace_mixin = {
 		.server_bind = trace_server_bind,
 		.server_activate = trace_server_activate,
 		.serve_forever = trace_serve_forever,
+		.serve_turn = trace_serve_turn,
 		.service_actions = trace_service_actions,
 		.handle_timeout = trace_handle_timeout,
 		.server_close = trace_server_close,

@@ -224,7 +224,9 @@ int sock_open(struct ss_server *server, const struct ss_endpoint *endpoint,
 	int fd = open_bound(server, endpoint, &step);
 	if (fd < 0)
 		return refuse(server, endpoint, fd, step);
-	return add_listener(server, endpoint, fd, 0, data_size, listener);
+	return add_listener(server, endpoint, fd,
+			    data_size ? SS_LISTENER_REMOVES : 0, data_size,
+			    listener);
 }
 
 static int open_plain(struct ss_server *server,
@@ -263,7 +265,8 @@ static const char *mismatch(const struct ss_server *server, int fd)
 	return NULL;
 }
 
-static int adopt(struct ss_server *server, const struct ss_endpoint *endpoint)
+static int adopt(struct ss_server *server, const struct ss_endpoint *endpoint,
+		 size_t data_size)
 {
 	int fd = endpoint->fd;
 	const char *wrong = mismatch(server, fd);
@@ -278,8 +281,8 @@ static int adopt(struct ss_server *server, const struct ss_endpoint *endpoint)
 		return refuse(server, endpoint, -errno, "close-on-exec");
 	}
 	struct ss_listener *listener;
-	return add_listener(server, endpoint, fd, SS_LISTENER_ADOPTED, 0,
-			    &listener);
+	return add_listener(server, endpoint, fd, SS_LISTENER_ADOPTED,
+			    data_size, &listener);
 }
 
 /* ---- server_bind, server_activate -----------------------------------------*/
@@ -293,7 +296,8 @@ static bool no_such_family(int r)
  * left out if another one is there. */
 static int bind_text(struct ss_server *server, const char *text,
 		     int (*open)(struct ss_server *,
-				 const struct ss_endpoint *))
+				 const struct ss_endpoint *),
+		     size_t data_size)
 {
 	struct ss_endpoint list[ENDPOINTS];
 	struct ss_diag why;
@@ -306,8 +310,9 @@ static int bind_text(struct ss_server *server, const char *text,
 	for (ssize_t i = 0; i < n; i++) {
 		if (list[i].fallback && bound)
 			continue;
-		int r = list[i].scheme == SS_SCHEME_FD ? adopt(server, &list[i])
-						       : open(server, &list[i]);
+		int r = list[i].scheme == SS_SCHEME_FD
+				? adopt(server, &list[i], data_size)
+				: open(server, &list[i]);
 		if (r >= 0)
 			bound++;
 		else if (!no_such_family(r))
@@ -319,7 +324,8 @@ static int bind_text(struct ss_server *server, const char *text,
 }
 
 int sock_bind_all(struct ss_server *server,
-		  int (*open)(struct ss_server *, const struct ss_endpoint *))
+		  int (*open)(struct ss_server *, const struct ss_endpoint *),
+		  size_t data_size)
 {
 	const char *const *addresses = ss_server_addresses(server);
 	if (!addresses[0])
@@ -327,13 +333,13 @@ int sock_bind_all(struct ss_server *server,
 				 ss_server_transport(server)->name);
 	int r = 0;
 	for (int i = 0; r >= 0 && addresses[i]; i++)
-		r = bind_text(server, addresses[i], open);
+		r = bind_text(server, addresses[i], open, data_size);
 	return r;
 }
 
 int sock_server_bind(struct ss_server *server)
 {
-	return sock_bind_all(server, open_plain);
+	return sock_bind_all(server, open_plain, 0);
 }
 
 /* Linux cuts a longer backlog down without a word (listen(2)). */

@@ -33,11 +33,13 @@ int dgram_get_request(struct ss_server *server, struct ss_listener *listener,
 
 /*
  * server_bind, with the transport's own way of opening one endpoint: it binds
- * and adds a listener, of which `data_size` bytes are the transport's.
+ * and adds a listener, of which `data_size` bytes are the transport's: then it
+ * has a file that goes when it is closed.  Adopted ones have as many.
  */
 int sock_bind_all(struct ss_server *server,
 		  int (*open)(struct ss_server *server,
-			      const struct ss_endpoint *endpoint));
+			      const struct ss_endpoint *endpoint),
+		  size_t data_size);
 int sock_open(struct ss_server *server, const struct ss_endpoint *endpoint,
 	      size_t data_size, struct ss_listener **listener);
 

@@ -18,8 +18,7 @@
 enum { LOCK_TRIES = 100, LOCK_PAUSE_MS = 10 };
 
 struct unix_file {
-	bool ours; /* to remove */
-	int lock;  /* until it listens; -1: none */
+	int lock; /* until it listens; -1: none */
 	pid_t owner;
 	dev_t device;
 	ino_t inode;
@@ -155,8 +154,7 @@ static int bind_file(struct ss_server *server,
 		sys_unlink(path);
 		return r;
 	}
-	*file = (struct unix_file){ .ours = true,
-				    .lock = *lock,
+	*file = (struct unix_file){ .lock = *lock,
 				    .owner = sys_getpid(),
 				    .device = st.st_dev,
 				    .inode = st.st_ino };
@@ -185,9 +183,29 @@ static int unix_open(struct ss_server *server,
 	return r;
 }
 
+/* Whose file it is that is adopted, in case it is to be removed. */
+static void note_file(struct ss_listener *listener)
+{
+	const char *path = path_of(ss_listener_address(listener));
+	struct unix_file *file = ss_listener_data(listener);
+	struct stat st;
+	*file = (struct unix_file){ .lock = -1 };
+	if (!path || sys_lstat(path, &st) == -1)
+		return;
+	file->owner = sys_getpid();
+	file->device = st.st_dev;
+	file->inode = st.st_ino;
+}
+
 static int unix_server_bind(struct ss_server *server)
 {
-	return sock_bind_all(server, unix_open);
+	int r = sock_bind_all(server, unix_open, sizeof(struct unix_file));
+	for (int i = 0; i < ss_server_listeners(server); i++) {
+		struct ss_listener *listener = ss_server_listener(server, i);
+		if (ss_listener_flags(listener) & SS_LISTENER_ADOPTED)
+			note_file(listener);
+	}
+	return r;
 }
 
 static int unix_server_activate(struct ss_server *server)
@@ -219,9 +237,11 @@ static void unix_listener_close(struct ss_server *server,
 				struct ss_listener *listener)
 {
 	struct unix_file *file = ss_listener_data(listener);
-	if (file && file->ours && file->owner == sys_getpid()) {
-		remove_file(path_of(ss_listener_address(listener)), file);
-		file->ours = false;
+	if (file && file->owner == sys_getpid()) {
+		if (ss_listener_flags(listener) & SS_LISTENER_REMOVES)
+			remove_file(path_of(ss_listener_address(listener)),
+				    file);
+		file->owner = 0;
 	}
 	ss_super(server, ss_server_transport(server))
 		->listener_close(server, listener);

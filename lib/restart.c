@@ -1,0 +1,278 @@
+/*
+ * Hot restart: the program once more, with the listeners of this one, as
+ * systemd would hand them over (LISTEN_FDS).  Once the new process has said
+ * that it is ready, through a pipe, this one drains; if it does not, this one
+ * goes on.
+ *
+ * $SS_RESTARTED is that pipe's descriptor, and those of the listeners whose
+ * file is now the new one's to remove.
+ */
+#include "start.h"
+
+#include <stdio.h>
+
+enum { FIRST = 3, ENTRY = 64, READY_MS = 10000, FAILED = 127 };
+
+/* ---- what the new one gets ------------------------------------------------*/
+
+struct legacy {
+	int count;	 /* of listeners */
+	int *fds;	 /* theirs, and the pipe's */
+	char **env;	 /* NULL-terminated */
+	char pid[ENTRY]; /* "LISTEN_PID=", to be completed by the child */
+	char fds_text[ENTRY];
+	char *names, *restarted;
+};
+
+static const char *name_of(const struct ss_start *start, int fd)
+{
+	for (int i = 0; start && i < start->count; i++)
+		if (start->given[i].fd == fd)
+			return start->given[i].name;
+	return "";
+}
+
+static int count_listeners(const struct run *run)
+{
+	int n = 0;
+	for (int i = 0; i < run->count; i++)
+		n += run->servers[i]->listener_count;
+	return n;
+}
+
+static bool ours(const char *entry)
+{
+	static const char *const names[] = { "LISTEN_PID=", "LISTEN_FDS=",
+					     "LISTEN_FDNAMES=", "SS_RESTARTED=",
+					     "WATCHDOG_PID=" };
+	for (size_t i = 0; i < sizeof(names) / sizeof(*names); i++)
+		if (strncmp(entry, names[i], strlen(names[i])) == 0)
+			return true;
+	return false;
+}
+
+static void free_legacy(struct legacy *legacy)
+{
+	sys_free(legacy->fds);
+	sys_free(legacy->env);
+	sys_free(legacy->names);
+	sys_free(legacy->restarted);
+}
+
+static void list_listeners(const struct run *run, struct legacy *legacy)
+{
+	size_t names = 0, restarted = 0, n = (size_t)legacy->count;
+	names += (size_t)snprintf(legacy->names, ENTRY, "LISTEN_FDNAMES=");
+	restarted += (size_t)snprintf(legacy->restarted, ENTRY,
+				      "SS_RESTARTED=%d", FIRST + (int)n);
+	int at = 0;
+	for (int i = 0; i < run->count; i++) {
+		const struct ss_server *server = run->servers[i];
+		for (int k = 0; k < server->listener_count; k++, at++) {
+			const struct ss_listener *l = server->listeners[k];
+			legacy->fds[at] = l->watch.fd;
+			names += (size_t)snprintf(
+				legacy->names + names, START_NAME + 1, "%s%s",
+				at ? ":" : "",
+				name_of(run->options.start, l->watch.fd));
+			if (l->flags & SS_LISTENER_REMOVES)
+				restarted += (size_t)snprintf(
+					legacy->restarted + restarted, ENTRY,
+					" %d", FIRST + at);
+		}
+	}
+}
+
+/* All memory is had here: the child may only make system calls. */
+static int make_legacy(const struct run *run, struct legacy *legacy)
+{
+	size_t entries = 0, kept = 0;
+	legacy->count = count_listeners(run);
+	size_t n = (size_t)legacy->count + 1;
+	while (environ[entries])
+		entries++;
+	legacy->fds = sys_calloc(n, sizeof(*legacy->fds));
+	legacy->env = sys_calloc(entries + 5, sizeof(*legacy->env));
+	legacy->names = sys_calloc(n + 1, START_NAME + 2);
+	legacy->restarted = sys_calloc(n + 1, ENTRY);
+	if (!legacy->fds || !legacy->env || !legacy->names ||
+	    !legacy->restarted)
+		return -ENOMEM;
+	for (size_t i = 0; i < entries; i++)
+		if (!ours(environ[i]))
+			legacy->env[kept++] = environ[i];
+	list_listeners(run, legacy);
+	snprintf(legacy->pid, ENTRY, "LISTEN_PID=");
+	snprintf(legacy->fds_text, ENTRY, "LISTEN_FDS=%d", legacy->count);
+	legacy->env[kept++] = legacy->pid;
+	legacy->env[kept++] = legacy->fds_text;
+	legacy->env[kept++] = legacy->names;
+	legacy->env[kept] = legacy->restarted;
+	return 0;
+}
+
+/* ---- the child ------------------------------------------------------------*/
+
+static void append_number(char *text, long number)
+{
+	char digits[24];
+	int n = 0;
+	do
+		digits[n++] = (char)('0' + number % 10);
+	while ((number /= 10) > 0);
+	text += strlen(text);
+	while (n > 0)
+		*text++ = digits[--n];
+	*text = '\0';
+}
+
+/* First out of each other's way, then to where they are looked for. */
+static bool place(struct legacy *legacy)
+{
+	int n = legacy->count + 1;
+	for (int i = 0; i < n; i++)
+		if ((legacy->fds[i] =
+			     sys_dup_above(legacy->fds[i], FIRST + n)) == -1)
+			return false;
+	for (int i = 0; i < n; i++)
+		if (sys_dup2(legacy->fds[i], FIRST + i) == -1)
+			return false;
+	return true;
+}
+
+/* argv[0] where it is a path: a new version may lie there. */
+static _Noreturn void be_reborn(char *const *argv, struct legacy *legacy)
+{
+	append_number(legacy->pid, (long)sys_getpid());
+	if (place(legacy)) {
+		signals_reset();
+		sys_execve(strchr(argv[0], '/') ? argv[0] : "/proc/self/exe",
+			   argv, legacy->env);
+	}
+	sys_exit(FAILED);
+}
+
+/* Signals wait: a handler must not run in the child. */
+static pid_t fork_reborn(char *const *argv, struct legacy *legacy)
+{
+	sigset_t all, old;
+	sigfillset(&all);
+	sys_pthread_sigmask(SIG_SETMASK, &all, &old);
+	pid_t pid = sys_fork();
+	if (pid == 0)
+		be_reborn(argv, legacy);
+	int error = errno;
+	sys_pthread_sigmask(SIG_SETMASK, &old, NULL);
+	return pid == -1 ? -error : pid;
+}
+
+/* ---- the old one ----------------------------------------------------------*/
+
+static void end_wait(struct run *run)
+{
+	ss_watch_remove(run->servers[0], &run->ready_watch);
+	sys_close(run->ready_watch.fd);
+	run->reborn = 0;
+}
+
+static void goes_on(struct run *run, const char *reason)
+{
+	pid_t pid = run->reborn;
+	int status = 0;
+	end_wait(run);
+	sys_kill(pid, SIGKILL);
+	while (sys_waitpid(pid, &status, 0) == -1 && errno == EINTR)
+		;
+	ss_log(run->servers[0], SS_LOG_ERROR, 0,
+	       "restart: process %ld %s: this one goes on", (long)pid, reason);
+}
+
+/* What it has now is closed here, and no more: not shut down, not removed. */
+static void hand_on(struct run *run)
+{
+	pid_t pid = run->reborn;
+	end_wait(run);
+	run->handed = true;
+	notify(run->options.start, "MAINPID=%ld", (long)pid);
+	for (int i = 0; i < run->count; i++) {
+		struct ss_server *server = run->servers[i];
+		atomic_store(&server->page->handed, true);
+		for (int k = 0; k < server->listener_count; k++)
+			server->listeners[k]->flags &=
+				~(unsigned)SS_LISTENER_REMOVES;
+	}
+	for (int i = 0; i < run->count; i++)
+		ss_shutdown(run->servers[i]);
+}
+
+static void ready_came(struct ss_server *server, struct ss_watch *watch)
+{
+	struct run *run = server->run;
+	char byte;
+	ssize_t n = sys_read(watch->fd, &byte, 1);
+	if (n == 1)
+		hand_on(run);
+	else if (n == 0)
+		goes_on(run, "ended before it was ready");
+}
+
+void restart_look(struct run *run, struct ss_server *server)
+{
+	if (!run->reborn)
+		return;
+	int64_t left = run->ready_by - sys_now_ms();
+	if (left <= 0)
+		goes_on(run, "was not ready in time");
+	else
+		ss_turn_at(server, now(server) + left);
+}
+
+void restart_give_up(struct run *run)
+{
+	if (run->reborn)
+		goes_on(run, "came too late");
+}
+
+static int start_anew(struct run *run, struct legacy *legacy, int ready[2])
+{
+	const struct ss_run_options *o = &run->options;
+	legacy->fds[legacy->count] = ready[1];
+	run->ready_watch = (struct ss_watch){ .fd = ready[0],
+					      .events = POLLIN,
+					      .ready = ready_came };
+	int r = ss_watch_add(run->servers[0], &run->ready_watch);
+	if (r < 0)
+		return r;
+	pid_t pid = fork_reborn(o->argv, legacy);
+	if (pid < 0) {
+		ss_watch_remove(run->servers[0], &run->ready_watch);
+		return (int)pid;
+	}
+	run->reborn = pid;
+	run->ready_by =
+		sys_now_ms() + (o->restart_ms ? o->restart_ms : READY_MS);
+	sys_close(ready[1]);
+	restart_look(run, run->servers[0]);
+	return 0;
+}
+
+void restart_begin(struct run *run)
+{
+	struct legacy legacy = { .count = 0 };
+	int ready[2] = { -1, -1 };
+	if (run->reborn)
+		return;
+	int r = make_legacy(run, &legacy);
+	if (r >= 0 && sys_pipe(ready) == -1)
+		r = -errno;
+	if (r >= 0)
+		r = start_anew(run, &legacy, ready);
+	free_legacy(&legacy);
+	if (r >= 0)
+		return;
+	for (int i = 0; i < 2; i++)
+		if (ready[i] >= 0)
+			sys_close(ready[i]);
+	ss_log(run->servers[0], SS_LOG_ERROR, 0,
+	       "restart: %s: this process goes on", strerror(-r));
+}

@@ -1,0 +1,363 @@
+/*
+ * Privileges: dropped for good, in a child of the test that was root; and by
+ * the echo server, which goes on serving.
+ */
+#include "program.h"
+
+#include <fcntl.h>
+#include <grp.h>
+#include <pwd.h>
+#include <signal.h>
+#include <sys/wait.h>
+
+Suite *t_privileges(void);
+
+enum { NOBODY = 65534, OTHER = 12345 };
+
+/* Linux has that alone; elsewhere an option that changes nothing. */
+#ifdef SS_LINUX
+#define NO_NEW_PRIVS "--no-new-privs"
+#else
+#define NO_NEW_PRIVS "--log=warning"
+#endif
+
+static struct ended got;
+
+static bool not_root(void)
+{
+	if (geteuid() == 0)
+		return false;
+	printf("skipped: the tests do not run as root\n");
+	return true;
+}
+
+/* ---- in a child -----------------------------------------------------------*/
+
+#define must(condition)                                                        \
+	do {                                                                   \
+		if (!(condition)) {                                            \
+			dprintf(2, "%s: %s\n", #condition, strerror(errno));   \
+			_exit(1);                                              \
+		}                                                              \
+	} while (0)
+
+static void in_child(void (*body)(void))
+{
+	int status = 0;
+	fflush(NULL);
+	pid_t pid = fork();
+	ck_assert_int_ge(pid, 0);
+	if (pid == 0) {
+		body();
+		_exit(0);
+	}
+	ck_assert_int_eq(waitpid(pid, &status, 0), pid);
+	ck_assert_int_eq(status, 0);
+}
+
+static void are(uid_t uid, gid_t gid)
+{
+	uid_t u[3];
+	gid_t g[3], groups[8];
+	must(getresuid(&u[0], &u[1], &u[2]) == 0);
+	must(getresgid(&g[0], &g[1], &g[2]) == 0);
+	for (int i = 0; i < 3; i++)
+		must(u[i] == uid && g[i] == gid);
+	must(getgroups(8, groups) == 1 && groups[0] == gid);
+	must(uid == 0 || (setuid(0) == -1 && seteuid(0) == -1));
+	must(gid == 0 || uid == 0 || setgid(0) == -1);
+}
+
+static int drop(const char *user, const char *group, struct ss_diag *why)
+{
+	const struct ss_privileges p = { .user = user, .group = group };
+	return ss_drop_privileges(&p, why);
+}
+
+static void by_name(void)
+{
+	struct ss_diag why;
+	const struct passwd *entry = getpwuid(NOBODY);
+	const gid_t some[] = { 0, 1, 2 };
+	must(entry != NULL);
+	must(setgroups(3, some) == 0);
+	must(drop(entry->pw_name, NULL, &why) == 0);
+	must(why.code == 0);
+	are(NOBODY, entry->pw_gid);
+	/* Again, and there is nothing to do. */
+	must(drop(entry->pw_name, NULL, &why) == 0);
+	must(drop("0", "0", &why) == -EPERM);
+}
+
+static void by_number(void)
+{
+	must(drop("12345", "54321", NULL) == 0);
+	are(OTHER, 54321);
+}
+
+static void group_alone(void)
+{
+	must(drop(NULL, "54321", NULL) == 0);
+	are(0, 54321);
+}
+
+static void nothing(void)
+{
+	gid_t before[64], after[64];
+	int n = getgroups(64, before);
+	must(drop(NULL, NULL, NULL) == 0);
+	must(getuid() == 0 && getgid() == 0);
+	must(getgroups(64, after) == n);
+}
+
+#ifdef SS_LINUX
+static void no_more(void)
+{
+	char text[4096] = "";
+	const struct ss_privileges p = { .no_new_privs = true };
+	must(ss_drop_privileges(&p, NULL) == 0);
+	int fd = open("/proc/self/status", O_RDONLY);
+	must(read(fd, text, sizeof(text) - 1) > 0);
+	must(strstr(text, "NoNewPrivs:\t1") != NULL);
+}
+#endif
+
+static void other_root(void)
+{
+	const struct ss_privileges p = { .user = "12345",
+					 .group = "12345",
+					 .chroot = scratch() };
+	char cwd[256];
+	must(access("/proc/self", F_OK) == 0);
+	must(ss_drop_privileges(&p, NULL) == 0);
+	must(getcwd(cwd, sizeof(cwd)) && strcmp(cwd, "/") == 0);
+	must(access("/proc", F_OK) == -1);
+	are(OTHER, OTHER);
+}
+
+static void (*const ways[])(void) = {
+	by_name, by_number, group_alone, nothing, other_root,
+#ifdef SS_LINUX
+	no_more,
+#endif
+};
+
+START_TEST(privileges_are_dropped)
+{
+	if (not_root())
+		return;
+	scratch();
+	in_child(ways[_i]);
+}
+END_TEST
+
+/* ---- what goes wrong ------------------------------------------------------*/
+
+static int fails_gid(gid_t gid)
+{
+	(void)gid;
+	errno = EAGAIN;
+	return -1;
+}
+
+static int fails_uid(uid_t uid)
+{
+	(void)uid;
+	errno = EAGAIN;
+	return -1;
+}
+
+static int fails_groups(size_t n, const gid_t *groups)
+{
+	(void)n, (void)groups;
+	errno = EAGAIN;
+	return -1;
+}
+
+static int pretends_gid(gid_t gid)
+{
+	(void)gid;
+	return 0;
+}
+
+static int pretends_uid(uid_t uid)
+{
+	(void)uid;
+	return 0;
+}
+
+static void expect(int code, const char *text)
+{
+	struct ss_diag why;
+	int r = drop("12345", "12345", &why);
+	if (r != code || strcmp(why.text, text) != 0) {
+		dprintf(2, "%d, \"%s\"\n", r, why.text);
+		_exit(1);
+	}
+}
+
+static void without_groups(void)
+{
+	sys_table.setgroups = fails_groups;
+	expect(-EAGAIN, "setgroups: Resource temporarily unavailable");
+}
+
+static void without_gid(void)
+{
+	sys_table.setgid = fails_gid;
+	expect(-EAGAIN, "setgid: Resource temporarily unavailable");
+}
+
+static void without_uid(void)
+{
+	sys_table.setuid = fails_uid;
+	expect(-EAGAIN, "setuid: Resource temporarily unavailable");
+}
+
+/* A success that is none. */
+static void in_pretence(void)
+{
+	sys_table.setuid = pretends_uid;
+	expect(-EPERM, "privileges: they could not be dropped");
+}
+
+static void in_pretence_of_a_group(void)
+{
+	sys_table.setgid = pretends_gid;
+	expect(-EPERM, "privileges: they could not be dropped");
+}
+
+/* The saved user is still there: it is gone back to. */
+static int lets_back(uid_t uid)
+{
+	return setresuid(uid, uid, (uid_t)-1);
+}
+
+static void with_a_way_back(void)
+{
+	sys_table.setuid = lets_back;
+	expect(-EPERM, "privileges: they could not be dropped");
+}
+
+static void (*const failures[])(void) = {
+	without_groups,		without_gid,	 without_uid, in_pretence,
+	in_pretence_of_a_group, with_a_way_back,
+};
+
+START_TEST(privileges_that_stay_are_told)
+{
+	if (not_root())
+		return;
+	in_child(failures[_i]);
+}
+END_TEST
+
+static void unprivileged(void)
+{
+	const struct ss_privileges p = { .chroot = "/" };
+	struct ss_diag why;
+	must(setuid(OTHER) == 0);
+	must(drop("12346", "12345", &why) == -EPERM);
+	must(strstr(why.text, "setgroups: ") == why.text);
+	must(ss_drop_privileges(&p, &why) == -EPERM);
+	must(strcmp(why.text, "/: Operation not permitted") == 0);
+}
+
+START_TEST(privileges_are_root_s_to_drop)
+{
+	if (not_root())
+		return;
+	in_child(unprivileged);
+}
+END_TEST
+
+static const struct {
+	const char *user, *group;
+	int code;
+	const char *text;
+} unknown[] = {
+	{ "no-such-user", NULL, -ENOENT, "no-such-user: no such user" },
+	{ NULL, "no-such-group", -ENOENT, "no-such-group: no such group" },
+	{ "12345", NULL, -EINVAL, "12345: this user has no group: name one" },
+	{ "", NULL, -ENOENT, "\"\": no such user" },
+	{ "4294967295", NULL, -ENOENT, "4294967295: no such user" },
+};
+
+START_TEST(privileges_of_unknown_users)
+{
+	struct ss_diag why;
+	ck_assert_int_eq(drop(unknown[_i].user, unknown[_i].group, &why),
+			 unknown[_i].code);
+	ck_assert_str_eq(why.text, unknown[_i].text);
+	ck_assert_int_eq(why.code, unknown[_i].code);
+}
+END_TEST
+
+/* ---- the echo server ------------------------------------------------------*/
+
+static uid_t uid_of(pid_t pid)
+{
+	char path[64], text[4096] = "";
+	unsigned uid = 0;
+	snprintf(path, sizeof(path), "/proc/%d/status", (int)pid);
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	ck_assert_int_ge(fd, 0);
+	ck_assert_int_gt(read(fd, text, sizeof(text) - 1), 0);
+	close(fd);
+	ck_assert_int_eq(sscanf(strstr(text, "\nUid:"), " Uid: %u", &uid), 1);
+	return (uid_t)uid;
+}
+
+/* Under every model; in an empty directory, where it finds nothing more. */
+START_TEST(privileges_are_dropped_by_the_echo_server)
+{
+	char url[SS_ADDRESS_TEXT];
+	struct program server = { 0 };
+	if (not_root())
+		return;
+	/* Nobody may look into it then, its own leak checker neither. */
+	setenv("ASAN_OPTIONS", "detect_leaks=0", 1);
+	program_start(&server,
+		      ARGV(demo("echo_server"), "-m", models[_i].name, "--user",
+			   "12345", "--group", "12345", "--chroot", scratch(),
+			   NO_NEW_PRIVS, "tcp://127.0.0.1:0"));
+	const char *line = program_line(&server);
+	ck_assert_int_eq(sscanf(line, "listening on %400s (", url), 1);
+	ck_assert_int_eq((int)uid_of(server.pid), OTHER);
+	for (int i = 0; i < 3; i++)
+		echo_once(url, "hello\n");
+	program_stop(&server, SIGTERM, &got);
+	ck_assert_str_eq(got.err, "");
+	ck_assert_int_eq(got.status, 0);
+}
+END_TEST
+
+START_TEST(privileges_are_needed_to_serve)
+{
+	program_run(&got, "",
+		    ARGV(demo("echo_server"), "--user", "no-such-user",
+			 "tcp://127.0.0.1:0"));
+	ck_assert_str_eq(got.out, "");
+	ck_assert_str_eq(got.err, "socketserver: error: no-such-user: no such "
+				  "user\n");
+	ck_assert_int_eq(got.status, 1);
+}
+END_TEST
+
+Suite *t_privileges(void)
+{
+	const int most = (int)(sizeof(ways) / sizeof(*ways));
+	const int wrong = (int)(sizeof(failures) / sizeof(*failures));
+	const int names = (int)(sizeof(unknown) / sizeof(*unknown));
+	Suite *suite = suite_create("t_privileges");
+	TCase *tcase = suite_case(suite, "dropping", NULL, NULL);
+	tcase_add_loop_test(tcase, privileges_are_dropped, 0, most);
+	tcase_add_loop_test(tcase, privileges_that_stay_are_told, 0, wrong);
+	tcase_add_test(tcase, privileges_are_root_s_to_drop);
+	tcase_add_loop_test(tcase, privileges_of_unknown_users, 0, names);
+	tcase = suite_case(suite, "echo server", NULL, NULL);
+	tcase_add_loop_test(tcase, privileges_are_dropped_by_the_echo_server, 0,
+			    plain_count);
+	tcase_add_test(tcase, privileges_are_needed_to_serve);
+	return suite;
+}

@@ -1,0 +1,351 @@
+/*
+ * Hot restart: the program once more over the same listeners, while clients
+ * come and go without an error; and what becomes of one that fails.
+ */
+#include "program.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+
+Suite *t_restart(void);
+
+enum { CLIENTS = 2, QUICK = 4, LONG = 100, SHORT_MS = 300 };
+
+static struct ended got;
+
+/* What the test, its clients and its daemons share. */
+struct board {
+	atomic_bool stop;
+	atomic_long exchanges, errors;
+	atomic_int ready, said;
+	char error[128], line[256];
+};
+
+static struct board *board;
+
+static void board_new(void)
+{
+	board = ss_shared_alloc(sizeof(*board));
+	ck_assert_ptr_nonnull(board);
+}
+
+/* ---- clients --------------------------------------------------------------*/
+
+static bool exchange(const char *url)
+{
+	char text[6];
+	size_t n = 0;
+	int fd = try_dial(url);
+	if (fd < 0) {
+		errno = -fd;
+		return false;
+	}
+	ssize_t r = send(fd, "hello\n", 6, MSG_NOSIGNAL);
+	for (; r > 0 && n < sizeof(text); n += (size_t)r) {
+		struct pollfd ready = { .fd = fd, .events = POLLIN };
+		if (poll(&ready, 1, WAIT_MS) != 1)
+			break;
+		r = recv(fd, text + n, sizeof(text) - n, 0);
+		if (r <= 0)
+			break;
+	}
+	int error = r < 0 ? errno : 0;
+	close(fd);
+	errno = error;
+	return n == sizeof(text) && memcmp(text, "hello\n", n) == 0;
+}
+
+static pid_t client_start(const char *url)
+{
+	fflush(NULL);
+	pid_t pid = fork();
+	ck_assert_int_ge(pid, 0);
+	if (pid != 0)
+		return pid;
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	while (!atomic_load(&board->stop)) {
+		if (exchange(url)) {
+			atomic_fetch_add(&board->exchanges, 1);
+		} else {
+			snprintf(board->error, sizeof(board->error), "%s",
+				 strerror(errno));
+			atomic_fetch_add(&board->errors, 1);
+		}
+	}
+	_exit(0);
+}
+
+/* ---- the echo server ------------------------------------------------------*/
+
+/* It is told who serves now. */
+static int manager(char *name, size_t size)
+{
+	struct sockaddr_un un = { .sun_family = AF_UNIX };
+	snprintf(name, size, "%s/notify", scratch());
+	memcpy(un.sun_path, name, strlen(name));
+	int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	ck_assert_int_eq(bind(fd, (struct sockaddr *)&un, sizeof(un)), 0);
+	return fd;
+}
+
+static pid_t next_main(int fd)
+{
+	char text[1024];
+	for (;;) {
+		struct pollfd ready = { .fd = fd, .events = POLLIN };
+		ck_assert_msg(poll(&ready, 1, WAIT_MS) == 1, "no new process");
+		ssize_t n = recv(fd, text, sizeof(text) - 1, 0);
+		ck_assert_int_gt(n, 0);
+		text[n] = '\0';
+		if (strncmp(text, "MAINPID=", 8) == 0)
+			return (pid_t)strtol(text + 8, NULL, 10);
+		ck_assert_msg(strstr(text, "STOPPING") == NULL, "\"%s\"", text);
+	}
+}
+
+/* Those whose parent has ended are ours. */
+static void adopt_orphans(void)
+{
+	ck_assert_int_eq(prctl(PR_SET_CHILD_SUBREAPER, 1), 0);
+}
+
+static int ended_with(pid_t pid)
+{
+	int status = 0;
+	int64_t until = clock_ms() + WAIT_MS;
+	pid_t r;
+	while ((r = waitpid(pid, &status, WNOHANG)) != pid &&
+	       clock_ms() < until)
+		pause_ms(1);
+	if (r != pid)
+		kill(pid, SIGKILL);
+	ck_assert_msg(r == pid, "process %d did not end", (int)pid);
+	return status;
+}
+
+static const char *listening(struct program *server)
+{
+	static char url[PROGRAM_LINE];
+	const char *line = program_line(server);
+	ck_assert_msg(sscanf(line, "listening on %1000s (", url) == 1, "\"%s\"",
+		      line);
+	return url;
+}
+
+/* One restart: the old one has ended well, and the new one is known. */
+static pid_t restarted(struct program *server, pid_t pid, int fd,
+		       const char *url)
+{
+	ck_assert_int_eq(kill(pid, SIGUSR2), 0);
+	pid_t next = next_main(fd);
+	ck_assert_int_ne(next, pid);
+	ck_assert_str_eq(listening(server), url);
+	ck_assert_int_eq(ended_with(pid), 0);
+	return next;
+}
+
+static void await_exchanges(long n)
+{
+	long until = atomic_load(&board->exchanges) + n;
+	eventually(atomic_load(&board->exchanges) >= until);
+}
+
+static void restart_often(const struct model *model,
+			  const struct transport *transport)
+{
+	char name[SS_ADDRESS_TEXT], url[SS_ADDRESS_TEXT];
+	struct program server = { 0 };
+	pid_t clients[CLIENTS];
+	board_new();
+	adopt_orphans();
+	int fd = manager(name, sizeof(name));
+	setenv("NOTIFY_SOCKET", name, 1);
+	program_start(&server, ARGV(demo("echo_server"), "-m", model->name,
+				    fresh_address(transport)));
+	snprintf(url, sizeof(url), "%s", listening(&server));
+	for (int i = 0; i < CLIENTS; i++)
+		clients[i] = client_start(url);
+	pid_t pid = server.pid;
+	int restarts = getenv("SS_LONG") ? LONG : QUICK;
+	for (int i = 0; i < restarts; i++) {
+		await_exchanges(20);
+		pid = restarted(&server, pid, fd, url);
+	}
+	await_exchanges(20);
+	atomic_store(&board->stop, true);
+	for (int i = 0; i < CLIENTS; i++)
+		ck_assert_int_eq(ended_with(clients[i]), 0);
+	ck_assert_msg(atomic_load(&board->errors) == 0, "%ld errors: %s",
+		      atomic_load(&board->errors), board->error);
+	server.pid = pid;
+	program_stop(&server, SIGTERM, &got);
+	ck_assert_str_eq(got.err, "");
+	ck_assert_int_eq(got.status, 0);
+	/* The last one has removed it, and none before. */
+	if (strncmp(url, "unix:", 5) == 0)
+		ck_assert_int_eq(access(url + 5, F_OK), -1);
+	close(fd);
+}
+
+START_TEST(restart_loses_no_client)
+{
+	static const int streams[] = { 0, 2 };
+	const struct transport *transport = &transports[streams[_i % 2]];
+	ck_assert(transport->stream);
+	restart_often(&models[_i / 2], transport);
+}
+END_TEST
+
+/* A conversation with the old one goes on beside the new one. */
+START_TEST(restart_lets_conversations_end)
+{
+	char name[SS_ADDRESS_TEXT], url[SS_ADDRESS_TEXT];
+	struct program server = { 0 };
+	adopt_orphans();
+	int fd = manager(name, sizeof(name));
+	setenv("NOTIFY_SOCKET", name, 1);
+	program_start(&server,
+		      ARGV(demo("echo_server"), "-m", models[_i].name, "--loop",
+			   "--drain", "30", "tcp://127.0.0.1:0"));
+	snprintf(url, sizeof(url), "%s", listening(&server));
+	int client = dial(url);
+	send_text(client, "one\n");
+	expect_text(client, "one\n");
+	ck_assert_int_eq(kill(server.pid, SIGUSR2), 0);
+	if (!model_sync(&models[_i]) || model_supervised(&models[_i])) {
+		pid_t next = next_main(fd);
+		ck_assert_str_eq(listening(&server), url);
+		ck_assert(exchange(url));
+		shutdown(client, SHUT_WR);
+		expect_end(client);
+		ck_assert_int_eq(ended_with(server.pid), 0);
+		server.pid = next;
+	} else {
+		/* That one client is all that it can do. */
+		shutdown(client, SHUT_WR);
+		expect_end(client);
+		pid_t next = next_main(fd);
+		ck_assert_int_eq(ended_with(server.pid), 0);
+		server.pid = next;
+	}
+	close(client);
+	kill(server.pid, SIGTERM);
+	ck_assert_int_eq(ended_with(server.pid), 0);
+	close(fd);
+}
+END_TEST
+
+/* ---- one that fails -------------------------------------------------------*/
+
+static int echo_line(struct ss_request *req)
+{
+	char line[64];
+	ssize_t n = ss_read_line(req, line, sizeof(line));
+	if (n > 0)
+		n = ss_write(req, line, (size_t)n);
+	return n > 0 ? SS_AGAIN : (int)n;
+}
+
+static const struct ss_handler handler = { .handle = echo_line };
+
+static void note_line(void *arg, int level, struct ss_server *server,
+		      uint64_t id, const char *text)
+{
+	(void)arg, (void)server, (void)id;
+	if (level > SS_LOG_WARNING)
+		return;
+	snprintf(board->line, sizeof(board->line), "%s", text);
+	atomic_fetch_add(&board->said, 1);
+}
+
+static int note_ready(void *arg)
+{
+	(void)arg;
+	atomic_fetch_add(&board->ready, 1);
+	return 0;
+}
+
+static const char *const *next_argv;
+
+static int run_restartable(struct ss_server *server)
+{
+	const struct ss_run_options o = { .argv = (char *const *)next_argv,
+					  .restart_ms = SHORT_MS,
+					  .ready = note_ready };
+	return -ss_run(&server, 1, &o);
+}
+
+static const char *const nowhere[] = { "/no/such/program", NULL };
+static const char *const failing[] = { "/bin/false", NULL };
+static const char *const silent[] = { "/bin/sleep", "60", NULL };
+
+static const struct {
+	const char *const *argv;
+	const char *said;
+} failures[] = {
+	{ nowhere, "ended before it was ready: this one goes on" },
+	{ failing, "ended before it was ready: this one goes on" },
+	{ silent, "was not ready in time: this one goes on" },
+};
+
+enum { FAILURES = sizeof(failures) / sizeof(*failures) };
+
+/* One line, again and again; and no process is left. */
+START_TEST(restart_that_fails_changes_nothing)
+{
+	const struct model *model = &models[_i / FAILURES];
+	struct node node;
+	board_new();
+	struct ss_config config = config_of(model, &transports[0], &handler);
+	config.log = note_line;
+	next_argv = failures[_i % FAILURES].argv;
+	node_run(&node, &config, run_restartable);
+	eventually(atomic_load(&board->ready) == 1);
+	for (int i = 1; i <= 2; i++) {
+		kill(node.pid, SIGUSR2);
+		eventually(atomic_load(&board->said) == i);
+		ck_assert_ptr_nonnull(
+			strstr(board->line, failures[_i % FAILURES].said));
+		ck_assert(exchange(node.url));
+	}
+	ck_assert_int_eq(node_stop(&node), 0);
+}
+END_TEST
+
+START_TEST(restart_that_has_begun_ends_with_the_daemon)
+{
+	struct node node;
+	board_new();
+	struct ss_config config =
+		config_of(&models[_i], &transports[0], &handler);
+	config.log = note_line;
+	next_argv = silent;
+	node_run(&node, &config, run_restartable);
+	eventually(atomic_load(&board->ready) == 1);
+	kill(node.pid, SIGUSR2);
+	ck_assert_int_eq(node_stop(&node), 0);
+	ck_assert_int_le(atomic_load(&board->said), 1);
+}
+END_TEST
+
+Suite *t_restart(void)
+{
+	Suite *suite = suite_create("t_restart");
+	TCase *tcase = suite_case(suite, "load", NULL, NULL);
+	if (getenv("SS_LONG"))
+		tcase_set_timeout(tcase, 300);
+	tcase_add_loop_test(tcase, restart_loses_no_client, 0, 2 * plain_count);
+	tcase_add_loop_test(tcase, restart_lets_conversations_end, 0,
+			    plain_count);
+	tcase = suite_case(suite, "failures", NULL, NULL);
+	tcase_add_loop_test(tcase, restart_that_fails_changes_nothing, 0,
+			    FAILURES * model_count);
+	tcase_add_loop_test(tcase, restart_that_has_begun_ends_with_the_daemon,
+			    0, model_count);
+	return suite;
+}
