@@ -268,6 +268,8 @@ static _Noreturn void live(const struct ss_config *config, int to,
 	int abandoned = ss_server_close(node_server);
 	if (abandoned != 0)
 		_exit(4);
+	/* A signal that comes late finds no server. */
+	signal(SIGTERM, SIG_IGN);
 	int freed = ss_server_free(node_server);
 	bool back = open_descriptors() == descriptors &&
 		    threads_back(running) && children() == 0;
