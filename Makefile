@@ -159,7 +159,7 @@ endef
 
 # ---- targets ----------------------------------------------------------------
 
-.PHONY: all library run test bench bench-million bench-packages bench-readme lint check-long format install uninstall \
+.PHONY: all library run test bench benches bench-million bench-packages bench-readme lint check-long format install uninstall \
 	clean help run-tests need-check FORCE
 .DELETE_ON_ERROR:
 .SUFFIXES:
@@ -183,6 +183,8 @@ BENCH = @SS_BUILD=$(abspath $(BUILD)) test/bench/run
 bench: $(BENCHES) $(BENCH_PEERS) ## runs the benchmark; BENCH_ARGS=--help says how
 	$(BENCH) $(BENCH_ARGS)
 
+benches: $(BENCHES)
+
 bench-million: $(BENCHES) ## holds a million connections; or BENCH_ARGS=COUNT
 	$(BENCH) --soak $(or $(BENCH_ARGS),1000000)
 
@@ -193,12 +195,12 @@ bench-readme: ## writes the benchmark's last figures into README.md
 	$(BENCH) --readme
 
 # The debug variant shows which objects make system calls, the release one what
-# is exported.
+# is exported; the benchmark's programs are not built by anything else.
 lint: ## every static check; CHECK=NAME: one of test/lint/NAME.sh
 	+@$(MAKE) -s --no-print-directory VARIANT=debug TABLE=1 PORTABLE= \
 		BUILD=build/debug all
 	+@$(MAKE) -s --no-print-directory VARIANT=release TABLE= PORTABLE= \
-		BUILD=build/release all
+		BUILD=build/release all benches
 	@CC=$(call quote,$(CC)) CXX=$(call quote,$(CXX)) test/lint/run.sh $(CHECK)
 
 format: ## lays out all C by .clang-format

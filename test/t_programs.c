@@ -813,8 +813,12 @@ START_TEST(programs_name_the_path_and_the_reason)
 	write_file(path, "mine");
 	cannot(address, "a file that is no socket is in the way");
 	file_holds(path, "mine");
-	snprintf(address, sizeof(address), "%s:%s", scheme, scratch());
+	/* Not scratch() itself: the lock lies beside the path. */
+	snprintf(path, sizeof(path), "%s/directory", scratch());
+	ck_assert_int_eq(mkdir(path, 0700), 0);
+	snprintf(address, sizeof(address), "%s:%s", scheme, path);
 	cannot(address, "a file that is no socket is in the way");
+	ck_assert_int_eq(rmdir(path), 0);
 }
 END_TEST
 

@@ -165,5 +165,5 @@ int main(int argc, char *argv[])
 	parse(&settings, argc, argv);
 	config->handler = find_handler(settings.handler);
 	use_models(config, settings.model, &settings.sizes);
-	return demo_run("server", config, ss_serve_forever);
+	return demo_run("server", config, NULL);
 }
