@@ -150,6 +150,15 @@ const char *program_error(struct program *program)
 	return line_of(program->err);
 }
 
+const char *program_listening(struct program *program)
+{
+	static char url[PROGRAM_LINE];
+	const char *line = program_line(program);
+	ck_assert_msg(sscanf(line, "listening on %1000s (", url) == 1, "\"%s\"",
+		      line);
+	return url;
+}
+
 const char *program_tells(struct program *program, const char *text)
 {
 	const char *line;

@@ -49,6 +49,10 @@ const char *program_error(struct program *program);
 /* Reads standard error up to a line with this text in it; that line. */
 const char *program_tells(struct program *program, const char *text);
 
+/* A demo server's first line, that it listens: its URL, good until the next
+ * call. */
+const char *program_listening(struct program *program);
+
 /* Feeds n bytes and end of file, collects what it prints, waits for its end. */
 void program_feed(struct program *program, const void *input, size_t n,
 		  struct ended *ended);

@@ -82,15 +82,6 @@ static void start_by_shell(struct program *program, const char *fmt, ...)
 	program_start(program, ARGV("sh", "-c", command));
 }
 
-static const char *listening(struct program *server)
-{
-	static char url[PROGRAM_LINE];
-	const char *line = program_line(server);
-	ck_assert_msg(sscanf(line, "listening on %1000s (", url) == 1, "\"%s\"",
-		      line);
-	return url;
-}
-
 static void quit(struct program *server)
 {
 	program_stop(server, SIGTERM, &got);
@@ -124,7 +115,7 @@ START_TEST(daemon_takes_a_listener_that_is_given)
 	struct program server = { 0 };
 	start_by_shell(&server, ACTIVATED, 1, "", demo("echo_server"),
 		       model->name, "");
-	ck_assert_str_eq(listening(&server), url);
+	ck_assert_str_eq(program_listening(&server), url);
 	echo_once(url, "hello\n");
 	quit(&server);
 	/* It is still there: who connects now is the next one's. */
@@ -134,7 +125,7 @@ START_TEST(daemon_takes_a_listener_that_is_given)
 		       model->name, "");
 	expect_text(fd, "again\n");
 	close(fd);
-	listening(&server);
+	program_listening(&server);
 	quit(&server);
 	close(place);
 }
@@ -147,7 +138,7 @@ START_TEST(daemon_takes_datagram_sockets_too)
 	struct program server = { 0 };
 	start_by_shell(&server, ACTIVATED, 1, "", demo("echo_server"), "sync",
 		       "");
-	ck_assert_str_eq(listening(&server), url);
+	ck_assert_str_eq(program_listening(&server), url);
 	echo_once(url, "hello\n");
 	quit(&server);
 	close(place);
@@ -164,9 +155,9 @@ START_TEST(daemon_matches_listeners_by_address)
 	start_by_shell(&server, ACTIVATED, 1, "x", demo("echo_server"),
 		       "threading", both);
 	char other[SS_ADDRESS_TEXT];
-	snprintf(other, sizeof(other), "%s", listening(&server));
+	snprintf(other, sizeof(other), "%s", program_listening(&server));
 	ck_assert_str_ne(other, url);
-	ck_assert_str_eq(listening(&server), url);
+	ck_assert_str_eq(program_listening(&server), url);
 	echo_once(other, "one\n");
 	echo_once(url, "two\n");
 	quit(&server);
@@ -189,8 +180,8 @@ START_TEST(daemon_matches_listeners_by_name)
 	};
 	struct program server = { 0 };
 	start_by_shell(&server, TWO, demo("echo_server"), "");
-	ck_assert_str_eq(listening(&server), url[0]);
-	ck_assert_str_eq(listening(&server), url[1]);
+	ck_assert_str_eq(program_listening(&server), url[0]);
+	ck_assert_str_eq(program_listening(&server), url[1]);
 	quit(&server);
 	start_by_shell(&server, TWO, demo("echo_server"), "--name admin");
 	program_wait(&server, &got);
@@ -212,7 +203,7 @@ START_TEST(daemon_refuses_a_strange_environment)
 	start_by_shell(&server,
 		       "LISTEN_PID=1 LISTEN_FDS=1 exec %s tcp://127.0.0.1:0",
 		       demo("echo_server"));
-	echo_once(listening(&server), "hello\n");
+	echo_once(program_listening(&server), "hello\n");
 	quit(&server);
 	start_by_shell(&server,
 		       "LISTEN_PID=$$ LISTEN_FDS=1x exec %s tcp://127.0.0.1:0",
@@ -259,7 +250,7 @@ START_TEST(daemon_is_started_by_systemd_socket_activate)
 			   demo("echo_server"), "-m", activations[_i].model));
 	program_tells(&server, "Listening on");
 	echo_once(url, "hello\n");
-	ck_assert_str_eq(listening(&server), url);
+	ck_assert_str_eq(program_listening(&server), url);
 	program_stop(&server, SIGTERM, &got);
 	ck_assert_int_eq(got.status, 0);
 	/* It was not ours to remove. */
@@ -303,7 +294,7 @@ START_TEST(daemon_listens_at_descriptor_0)
 	struct program server = { 0 };
 	start_by_shell(&server, "exec %s --stdin -m %s <&9 9<&-",
 		       demo("echo_server"), models[_i / 2].name);
-	ck_assert_str_eq(listening(&server), url);
+	ck_assert_str_eq(program_listening(&server), url);
 	echo_once(url, "hello\n");
 	quit(&server);
 	close(place);
@@ -568,7 +559,7 @@ START_TEST(daemon_tells_that_it_is_ready_and_stops)
 	start_by_shell(&server,
 		       "NOTIFY_SOCKET=%s exec %s -m %s tcp://127.0.0.1:0", name,
 		       demo("echo_server"), models[_i / 2].name);
-	const char *url = listening(&server);
+	const char *url = program_listening(&server);
 	snprintf(expected, sizeof(expected), "READY=1\nSTATUS=serving %s", url);
 	ck_assert_str_eq(told(fd, NULL), expected);
 	echo_once(url, "hello\n");
@@ -588,7 +579,7 @@ START_TEST(daemon_does_without_a_service_manager)
 	struct program server = { 0 };
 	start_by_shell(&server, "NOTIFY_SOCKET=%s exec %s tcp://127.0.0.1:0",
 		       names[_i], demo("echo_server"));
-	echo_once(listening(&server), "hello\n");
+	echo_once(program_listening(&server), "hello\n");
 	quit(&server);
 }
 END_TEST
@@ -740,7 +731,7 @@ START_TEST(daemon_is_started_by_its_unit)
 {
 	struct program server = { 0 };
 	start_by_shell(&server, "exec %s", command_of("echo.service"));
-	echo_once(listening(&server), "hello\n");
+	echo_once(program_listening(&server), "hello\n");
 	quit(&server);
 }
 END_TEST
@@ -754,7 +745,7 @@ START_TEST(daemon_is_started_by_its_socket_unit)
 		       "LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=echo "
 		       "exec %s 3<&9 9<&-",
 		       command_of("echo-activated.service"));
-	ck_assert_str_eq(listening(&server), url);
+	ck_assert_str_eq(program_listening(&server), url);
 	echo_once(url, "hello\n");
 	quit(&server);
 	close(place);

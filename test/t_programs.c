@@ -25,20 +25,10 @@ static bool missing(const char *program)
 
 /* ---- the echo server ------------------------------------------------------*/
 
-/* Started, and said to be listening; its URL is good until the next call. */
-static const char *listening(struct program *server)
-{
-	static char url[PROGRAM_LINE];
-	const char *line = program_line(server);
-	ck_assert_msg(sscanf(line, "listening on %1000s (", url) == 1, "\"%s\"",
-		      line);
-	return url;
-}
-
 static const char *serve(struct program *server, const char *const argv[])
 {
 	program_start(server, argv);
-	return listening(server);
+	return program_listening(server);
 }
 
 #define ECHO_SERVER(...) ARGV(demo("echo_server"), __VA_ARGS__)
@@ -277,7 +267,7 @@ START_TEST(programs_know_ipv6_abstract_names_and_descriptors)
 	quit(&server);
 	program_start(&server, ECHO_SERVER("[::1]:0"));
 	char url[SS_ADDRESS_TEXT];
-	snprintf(url, sizeof(url), "%s", listening(&server));
+	snprintf(url, sizeof(url), "%s", program_listening(&server));
 	ck_assert_int_eq(strncmp(url, "tcp://[::1]:", 12), 0);
 	echoes(url);
 	quit(&server);
@@ -754,7 +744,7 @@ START_TEST(programs_take_sixteen_addresses)
 	struct program server = { 0 };
 	program_start(&server, argv);
 	for (int i = 0; i < 16; i++)
-		echoes(listening(&server));
+		echoes(program_listening(&server));
 	quit(&server);
 }
 END_TEST
@@ -1406,8 +1396,8 @@ START_TEST(demo_embed_poll)
 	ck_assert_int_eq(got.status, 1);
 	return;
 #endif
-	snprintf(daytime, sizeof(daytime), "%s", listening(&host));
-	snprintf(upper, sizeof(upper), "%s", listening(&host));
+	snprintf(daytime, sizeof(daytime), "%s", program_listening(&host));
+	snprintf(upper, sizeof(upper), "%s", program_listening(&host));
 	counts(&host, 0, 0);
 	for (int i = 0; i < 3; i++) {
 		struct program client = { .in_from = "/dev/null" };
@@ -1433,7 +1423,7 @@ START_TEST(demo_embed_thread)
 	struct program host = { 0 }, client = { .in_from = "/dev/null" };
 	char url[SS_ADDRESS_TEXT];
 	program_start(&host, ARGV(demo("embed_thread"), "tcp://127.0.0.1:0"));
-	snprintf(url, sizeof(url), "%s", listening(&host));
+	snprintf(url, sizeof(url), "%s", program_listening(&host));
 	program_start(&client, ECHO_CLIENT(url));
 	program_wait(&client, &got);
 	answered("0 lines so far\n");

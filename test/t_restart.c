@@ -128,15 +128,6 @@ static int ended_with(pid_t pid)
 	return status;
 }
 
-static const char *listening(struct program *server)
-{
-	static char url[PROGRAM_LINE];
-	const char *line = program_line(server);
-	ck_assert_msg(sscanf(line, "listening on %1000s (", url) == 1, "\"%s\"",
-		      line);
-	return url;
-}
-
 /* One restart: the old one has ended well, and the new one is known. */
 static pid_t restarted(struct program *server, pid_t pid, int fd,
 		       const char *url)
@@ -144,7 +135,7 @@ static pid_t restarted(struct program *server, pid_t pid, int fd,
 	ck_assert_int_eq(kill(pid, SIGUSR2), 0);
 	pid_t next = next_main(fd);
 	ck_assert_int_ne(next, pid);
-	ck_assert_str_eq(listening(server), url);
+	ck_assert_str_eq(program_listening(server), url);
 	ck_assert_int_eq(ended_with(pid), 0);
 	return next;
 }
@@ -167,7 +158,7 @@ static void restart_often(const struct model *model,
 	setenv("NOTIFY_SOCKET", name, 1);
 	program_start(&server, ARGV(demo("echo_server"), "-m", model->name,
 				    fresh_address(transport)));
-	snprintf(url, sizeof(url), "%s", listening(&server));
+	snprintf(url, sizeof(url), "%s", program_listening(&server));
 	for (int i = 0; i < CLIENTS; i++)
 		clients[i] = client_start(url);
 	pid_t pid = server.pid;
@@ -212,14 +203,14 @@ START_TEST(restart_lets_conversations_end)
 	program_start(&server,
 		      ARGV(demo("echo_server"), "-m", models[_i].name, "--loop",
 			   "--drain", "30", "tcp://127.0.0.1:0"));
-	snprintf(url, sizeof(url), "%s", listening(&server));
+	snprintf(url, sizeof(url), "%s", program_listening(&server));
 	int client = dial(url);
 	send_text(client, "one\n");
 	expect_text(client, "one\n");
 	ck_assert_int_eq(kill(server.pid, SIGUSR2), 0);
 	if (!model_sync(&models[_i]) || model_supervised(&models[_i])) {
 		pid_t next = next_main(fd);
-		ck_assert_str_eq(listening(&server), url);
+		ck_assert_str_eq(program_listening(&server), url);
 		ck_assert(exchange(url));
 		shutdown(client, SHUT_WR);
 		expect_end(client);
