@@ -183,6 +183,17 @@ const char *scratch(void)
 	return scratch_dir;
 }
 
+/* Of this process alone: a port that it gives back is given to nobody else
+ * meanwhile, where suites share a network. */
+static const char *own_host(void)
+{
+	static char text[INET_ADDRSTRLEN];
+	unsigned pid = (unsigned)getpid();
+	snprintf(text, sizeof(text), "127.%u.%u.%u", 1 + (pid >> 16 & 0x7f),
+		 pid >> 8 & 0xff, pid & 0xff);
+	return text;
+}
+
 const char *fresh_address(const struct transport *transport)
 {
 	static char text[SS_ADDRESS_TEXT];
@@ -191,8 +202,8 @@ const char *fresh_address(const struct transport *transport)
 		snprintf(text, sizeof(text), "%s:%s/s%d", transport->name,
 			 scratch(), number++);
 	else
-		snprintf(text, sizeof(text), "%s://127.0.0.1:0",
-			 transport->name);
+		snprintf(text, sizeof(text), "%s://%s:0", transport->name,
+			 own_host());
 	return text;
 }
 

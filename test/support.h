@@ -75,7 +75,8 @@ void use_options(struct ss_config *config, const struct ss_layer *layer,
 /* Appends the model's mixins. */
 void use_model(struct ss_config *config, const struct model *model);
 
-/* A fresh address of that transport: port 0, or a path in scratch(). */
+/* A fresh address of that transport: port 0 of a loopback address that no other
+ * process uses, or a path in scratch(). */
 const char *fresh_address(const struct transport *transport);
 
 /* A private directory, removed when the test's process ends well. */

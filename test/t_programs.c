@@ -134,6 +134,14 @@ static const char *port_in(const char *url)
 	return strrchr(url, ':') + 1;
 }
 
+static const char *host_in(const char *url)
+{
+	static char host[INET_ADDRSTRLEN];
+	const char *at = strstr(url, "://") + 3;
+	snprintf(host, sizeof(host), "%.*s", (int)strcspn(at, ":"), at);
+	return host;
+}
+
 static const char *path_in(const char *url)
 {
 	return strchr(url, '/');
@@ -161,9 +169,11 @@ static void by_socat(const char *kind, const char *url)
 {
 	char to[300];
 	if (!strcmp(kind, "tcp"))
-		snprintf(to, sizeof(to), "TCP:127.0.0.1:%s", port_in(url));
+		snprintf(to, sizeof(to), "TCP:%s:%s", host_in(url),
+			 port_in(url));
 	else if (!strcmp(kind, "udp"))
-		snprintf(to, sizeof(to), "UDP:127.0.0.1:%s", port_in(url));
+		snprintf(to, sizeof(to), "UDP:%s:%s", host_in(url),
+			 port_in(url));
 	else if (!strcmp(kind, "unix"))
 		snprintf(to, sizeof(to), "UNIX-CONNECT:%s", path_in(url));
 	else
@@ -175,9 +185,10 @@ static void by_socat(const char *kind, const char *url)
 static void by_nc(const char *kind, const char *url)
 {
 	if (!strcmp(kind, "tcp"))
-		by_hand(ARGV("nc", "-N", "127.0.0.1", port_in(url)));
+		by_hand(ARGV("nc", "-N", host_in(url), port_in(url)));
 	else if (!strcmp(kind, "udp"))
-		by_hand(ARGV("nc", "-u", "-W", "1", "127.0.0.1", port_in(url)));
+		by_hand(ARGV("nc", "-u", "-W", "1", host_in(url),
+			     port_in(url)));
 	else if (!strcmp(kind, "unix"))
 		by_hand(ARGV("nc", "-N", "-U", path_in(url)));
 	else
@@ -197,8 +208,11 @@ static void by_python(const char *kind, const char *url)
 		"s.settimeout(5)\n"
 		"if kind == 'unixgram':\n"
 		"    s.bind('')\n"
-		"s.connect(url.split(':', 1)[1] if local else\n"
-		"          ('127.0.0.1', int(url.rsplit(':', 1)[1])))\n"
+		"if local:\n"
+		"    s.connect(url.split(':', 1)[1])\n"
+		"else:\n"
+		"    host, port = url.split('://')[1].rsplit(':', 1)\n"
+		"    s.connect((host, int(port)))\n"
 		"for text in (b'hello', b'again'):\n"
 		"    s.sendall(text)\n"
 		"    print(s.recv(100).decode())\n"
