@@ -75,12 +75,8 @@ void stop_after_fork(struct ss_server *server, bool own,
 /* A full pipe has told its news already. */
 void stop_tell(int fd)
 {
-	if (fd < 0)
-		return;
-	int error = errno;
-	ssize_t ignored = sys_write(fd, "", 1);
-	(void)ignored;
-	errno = error;
+	if (fd >= 0)
+		sys_ring(fd);
 }
 
 void stop_wake(struct ss_server *server)

@@ -262,6 +262,14 @@ void sys_exit(int status)
 	_exit(status);
 }
 
+void sys_ring(int fd)
+{
+	int error = errno;
+	while (sys_write(fd, "", 1) == -1 && errno == EINTR)
+		;
+	errno = error;
+}
+
 void sys_sigpipe_block(struct sys_sigpipe *saved)
 {
 	sigset_t pipe_only;

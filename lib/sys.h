@@ -263,6 +263,10 @@ static inline void sys_free(void *memory)
 	free(memory);
 }
 
+/* A byte into a pipe, for who watches its other end; full, it is readable
+ * already.  Async-signal-safe; errno stays. */
+void sys_ring(int fd);
+
 /* A child's end: no handlers of the parent's run. */
 _Noreturn void sys_exit(int status);
 

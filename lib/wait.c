@@ -104,7 +104,7 @@ int wait_several(struct ss_server *server, struct ss_request *req,
 void wait_ring(struct ss_request *req)
 {
 	if (req->rare && req->rare->wake_pipe[1] >= 0)
-		(void)!sys_write(req->rare->wake_pipe[1], "", 1);
+		sys_ring(req->rare->wake_pipe[1]);
 }
 
 bool ss_request_take_wake(struct ss_request *req)

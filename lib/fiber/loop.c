@@ -464,7 +464,7 @@ static void ring_bell(struct fiber_loop *loop)
 	if (atomic_exchange(&loop->has_mail, true))
 		return;
 	if (loop->own_thread)
-		(void)!sys_write(loop->wake[1], "", 1);
+		sys_ring(loop->wake[1]);
 	else
 		ss_turn_now(loop->server);
 }
@@ -711,5 +711,5 @@ void fiber_loop_run(struct fiber_loop *loop)
 void fiber_loop_stop(struct fiber_loop *loop)
 {
 	atomic_store(&loop->stopping, true);
-	(void)!sys_write(loop->wake[1], "", 1);
+	sys_ring(loop->wake[1]);
 }

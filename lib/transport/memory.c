@@ -95,7 +95,7 @@ static void tell(struct memory *memory, struct memory_channel *channel)
 {
 	pthread_cond_broadcast(&memory->changed);
 	if (channel && channel->bell[1])
-		(void)!sys_write(channel->bell[1], "", 1);
+		sys_ring(channel->bell[1]);
 	if (channel && memory->parks) {
 		struct ss_server *server = channel->client->server;
 		ss_self(server)->stir_request(server, channel->channel.req);

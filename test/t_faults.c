@@ -1,0 +1,311 @@
+/*
+ * Whatever fails, fails for as little as it must: every call of the library
+ * that can fail, fails in turn, from the making of a server to its end, in
+ * every model and transport.  After each there is an error that says why, or a
+ * server that serves the next client; and nothing is left (PROMISES 1, 2, 8).
+ */
+#include "sweep.h"
+
+#include <poll.h>
+#include <signal.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+
+#ifdef __SANITIZE_ADDRESS__
+#define HAS_LEAK_CHECK 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define HAS_LEAK_CHECK 1
+#endif
+#endif
+#ifdef HAS_LEAK_CHECK
+#include <sanitizer/lsan_interface.h>
+#endif
+
+enum { LINES_MAX = 40, FAULT_MS = 20, SOME = 11 };
+
+/* What a server's process says of itself as it ends. */
+enum verdict {
+	GOOD,
+	NO_SERVER, /* and why */
+	NO_REASON,
+	LEFT_DESCRIPTORS,
+	LEFT_THREADS,
+	LEFT_CHILDREN,
+	LEFT_MEMORY,
+	NOT_SERVED,
+	NOT_FREED,
+	ABANDONED,
+	VERDICTS
+};
+static const char *const verdicts[VERDICTS] = {
+	"good",
+	"no server",
+	"no server, and no reason",
+	"descriptors are left",
+	"threads are left",
+	"children are left",
+	"memory is left",
+	"ss_serve_forever failed",
+	"ss_server_free failed",
+	"requests were abandoned",
+};
+
+struct scene {
+	const struct model *model;
+	const struct transport *transport;
+	bool at_the_end; /* the faults are those of its stopping */
+};
+
+static atomic_int *lines; /* of the log, in a run */
+
+static void count_line(void *arg, int level, struct ss_server *server,
+		       uint64_t id, const char *text)
+{
+	(void)arg, (void)level, (void)server, (void)id, (void)text;
+	atomic_fetch_add(lines, 1);
+}
+
+static int echo(struct ss_request *req)
+{
+	char buf[64];
+	ssize_t n = ss_read(req, buf, sizeof(buf));
+	if (n > 0)
+		n = ss_write(req, buf, (size_t)n);
+	return n > 0 ? SS_AGAIN : (int)n;
+}
+
+static const struct ss_handler echoing = { .name = "echoing", .handle = echo };
+
+/* ---- the server's process -------------------------------------------------*/
+
+static struct ss_server *living;
+
+static void on_term(int signal)
+{
+	(void)signal;
+	ss_shutdown(living);
+}
+
+struct before {
+	int descriptors, threads;
+};
+
+static enum verdict left(const struct before *before)
+{
+	int64_t until = clock_ms() + 1000;
+	while (threads() > before->threads && clock_ms() < until)
+		pause_ms(1);
+	if (open_descriptors() != before->descriptors)
+		return LEFT_DESCRIPTORS;
+	if (threads() > before->threads)
+		return LEFT_THREADS;
+	if (children() > 0)
+		return LEFT_CHILDREN;
+#ifdef HAS_LEAK_CHECK
+	if (__lsan_do_recoverable_leak_check())
+		return LEFT_MEMORY;
+#endif
+	return GOOD;
+}
+
+static enum verdict refused_well(int r, const struct ss_diag *why,
+				 const struct before *before)
+{
+	atomic_store(&sweep->armed, false);
+	enum verdict verdict = left(before);
+	if (verdict != GOOD)
+		return verdict;
+	return living == NULL && why->code == r && why->text[0] ? NO_SERVER
+								: NO_REASON;
+}
+
+static enum verdict live(const struct scene *scene,
+			 const struct ss_config *config, int to)
+{
+	struct before before = { open_descriptors(), threads() };
+	char url[SS_ADDRESS_TEXT];
+	struct ss_diag why = { 0 };
+	atomic_store(&sweep->armed, !scene->at_the_end);
+	int r = ss_server_new(&living, config, &why);
+	if (r < 0)
+		return refused_well(r, &why, &before);
+	signal(SIGTERM, on_term);
+	ss_server_url(living, 0, url, sizeof(url));
+	dprintf(to, "%s\n", url);
+	r = ss_serve_forever(living);
+	int abandoned = ss_server_close(living);
+	signal(SIGTERM, SIG_IGN);
+	int freed = ss_server_free(living);
+	atomic_store(&sweep->armed, false);
+	if (r < 0)
+		return NOT_SERVED;
+	if (abandoned != 0)
+		return ABANDONED;
+	return freed < 0 ? NOT_FREED : left(&before);
+}
+
+/* ---- its clients ----------------------------------------------------------*/
+
+static bool hears(int fd, char byte, int ms)
+{
+	char got[8] = "";
+	ssize_t n = recv_within(fd, got, sizeof(got), ms);
+	ck_assert_msg(n <= 0 || (n == 1 && got[0] == byte),
+		      "%s: %zd bytes, \"%s\"", sweep_tell(), n, got);
+	return n == 1;
+}
+
+/* Who came while it failed is served, or sent away; a datagram may be lost. */
+static void meet_fault(const char *url, const struct transport *transport)
+{
+	int fd = try_dial(url);
+	if (fd < 0)
+		return;
+	(void)!send(fd, "x", 1, MSG_NOSIGNAL);
+	struct pollfd answer = { .fd = fd, .events = POLLIN };
+	poll(&answer, 1, FAULT_MS);
+	atomic_store(&sweep->armed, false);
+	if (transport->stream)
+		ck_assert_msg(poll(&answer, 1, WAIT_MS) == 1,
+			      "%s: its client waits for ever", sweep_tell());
+	hears(fd, 'x', 0);
+	close(fd);
+}
+
+/* When it is over, all is as if it had not been. */
+static void meet_no_fault(const char *url)
+{
+	atomic_store(&sweep->armed, false);
+	int fd = try_dial(url);
+	ck_assert_msg(fd >= 0, "%s: nobody listens then", sweep_tell());
+	ck_assert_int_eq(send(fd, "y", 1, MSG_NOSIGNAL), 1);
+	ck_assert_msg(hears(fd, 'y', WAIT_MS), "%s: the next is not served",
+		      sweep_tell());
+	close(fd);
+}
+
+/* ---- a run ----------------------------------------------------------------*/
+
+/* Its URL; false: it has ended. */
+static bool started(int from, char *url, size_t size)
+{
+	size_t n = 0;
+	while (n < size - 1 && read(from, url + n, 1) == 1 && url[n] != '\n')
+		n++;
+	url[n] = '\0';
+	return n > 0;
+}
+
+static enum verdict verdict_of(pid_t pid)
+{
+	int status = 0;
+	int64_t until = clock_ms() + 3 * WAIT_MS;
+	pid_t ended;
+	while ((ended = waitpid(pid, &status, WNOHANG)) == 0 &&
+	       clock_ms() < until)
+		pause_ms(1);
+	if (ended == 0) {
+		kill(pid, SIGKILL);
+		waitpid(pid, &status, 0);
+	}
+	ck_assert_msg(WIFEXITED(status) && WEXITSTATUS(status) < VERDICTS,
+		      "%s: %s, status %#x", sweep_tell(),
+		      ended ? "it died" : "it does not end", (unsigned)status);
+	return (enum verdict)WEXITSTATUS(status);
+}
+
+static void meet_its_end(const char *url, pid_t pid,
+			 const struct transport *transport)
+{
+	int fd = try_dial(url);
+	ck_assert_int_ge(fd, 0);
+	ck_assert_int_eq(send(fd, "z", 1, MSG_NOSIGNAL), 1);
+	ck_assert(hears(fd, 'z', WAIT_MS));
+	atomic_store(&sweep->armed, true);
+	kill(pid, SIGTERM);
+	struct pollfd end = { .fd = fd, .events = POLLIN };
+	if (transport->stream)
+		ck_assert_msg(poll(&end, 1, WAIT_MS) == 1,
+			      "%s: its client was forgotten", sweep_tell());
+	close(fd);
+}
+
+static void meet(const struct scene *scene, const char *url, pid_t pid)
+{
+	if (scene->at_the_end) {
+		meet_its_end(url, pid, scene->transport);
+		return;
+	}
+	meet_fault(url, scene->transport);
+	meet_no_fault(url);
+	kill(pid, SIGTERM);
+}
+
+static void run_scene(void *arg)
+{
+	const struct scene *scene = arg;
+	struct ss_config config =
+		config_of(scene->model, scene->transport, &echoing);
+	config.log = count_line;
+	config.log_level = SS_LOG_INFO;
+	config.drain_ms = 1000;
+	atomic_store(lines, 0);
+	int fds[2];
+	char url[SS_ADDRESS_TEXT];
+	ck_assert_int_eq(pipe(fds), 0);
+	pid_t pid = fork();
+	ck_assert_int_ne(pid, -1);
+	if (pid == 0) {
+		close(fds[0]);
+		exit(live(scene, &config, fds[1]));
+	}
+	close(fds[1]);
+	bool lives = started(fds[0], url, sizeof(url));
+	if (lives)
+		meet(scene, url, pid);
+	enum verdict verdict = verdict_of(pid);
+	ck_assert_msg(verdict == (lives ? GOOD : NO_SERVER), "%s: %s",
+		      sweep_tell(), verdicts[verdict]);
+	ck_assert_msg(atomic_load(lines) <= LINES_MAX, "%s: %d lines of log",
+		      sweep_tell(), atomic_load(lines));
+	close(fds[0]);
+}
+
+static void sweep_scene(int which, bool at_the_end)
+{
+	struct scene scene = {
+		.model = &models[which / transport_count],
+		.transport = &transports[which % transport_count],
+		.at_the_end = at_the_end,
+	};
+	lines = ss_shared_alloc(sizeof(*lines));
+	sweep_install();
+	/* All, or some that are others in each scene. */
+	int stride = rounds(1) > 1 ? 1 : SOME;
+	int faults = sweep_all(run_scene, &scene, 1 + which % stride, stride);
+	ck_assert_int_gt(faults, 0);
+}
+
+START_TEST(servers_bear_every_fault)
+{
+	sweep_scene(_i, false);
+}
+END_TEST
+
+START_TEST(servers_end_whatever_fails)
+{
+	sweep_scene(_i, true);
+}
+END_TEST
+
+Suite *t_faults(void)
+{
+	Suite *suite = suite_create("t_faults");
+	int scenes = model_count * transport_count;
+	TCase *faults = suite_case(suite, "faults", NULL, NULL);
+	tcase_set_timeout(faults, 600);
+	tcase_add_loop_test(faults, servers_bear_every_fault, 0, scenes);
+	tcase_add_loop_test(faults, servers_end_whatever_fails, 0, scenes);
+	return suite;
+}
