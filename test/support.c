@@ -252,7 +252,7 @@ static void tell_url(struct ss_server *server, int to)
 
 /* A thread that was joined may be listed for a moment more; the thread
  * sanitizer has one of its own once there was any. */
-static bool threads_back(int running)
+bool threads_back(int running)
 {
 #ifdef SYS_TSAN
 	running++;

@@ -186,6 +186,7 @@ int tape_find(struct tape *tape, const char *text); /* index or -1 */
 
 int open_descriptors(void);
 int threads(void);
+bool threads_back(int running); /* to as many as were running, in a second */
 int children(void);
 int64_t clock_ms(void);
 void pause_ms(int ms);

@@ -54,6 +54,7 @@ static const char *const verdicts[VERDICTS] = {
 struct scene {
 	const struct model *model;
 	const struct transport *transport;
+	bool guarded;	 /* by all guards that there are */
 	bool at_the_end; /* the faults are those of its stopping */
 };
 
@@ -93,12 +94,10 @@ struct before {
 
 static enum verdict left(const struct before *before)
 {
-	int64_t until = clock_ms() + 1000;
-	while (threads() > before->threads && clock_ms() < until)
-		pause_ms(1);
+	bool joined = threads_back(before->threads);
 	if (open_descriptors() != before->descriptors)
 		return LEFT_DESCRIPTORS;
-	if (threads() > before->threads)
+	if (!joined)
 		return LEFT_THREADS;
 	if (children() > 0)
 		return LEFT_CHILDREN;
@@ -242,11 +241,28 @@ static void meet(const struct scene *scene, const char *url, pid_t pid)
 	kill(pid, SIGTERM);
 }
 
+/* Every client passes, and each guard has to do. */
+static void guard(struct ss_config *config)
+{
+	static const struct ss_proxy_options proxy = { .trusted = "127.0.0.0/8",
+						       .optional = true };
+	static const struct ss_access_options access = {
+		.allow = "127.0.0.0/8",
+	};
+	static const struct ss_limits_options limits = { .max_per_source = 100,
+							 .rate = 10000 };
+	use_first(config, &ss_limits_mixin, &limits);
+	use_first(config, &ss_access_mixin, &access);
+	use_first(config, &ss_proxy_mixin, &proxy);
+}
+
 static void run_scene(void *arg)
 {
 	const struct scene *scene = arg;
 	struct ss_config config =
 		config_of(scene->model, scene->transport, &echoing);
+	if (scene->guarded)
+		guard(&config);
 	config.log = count_line;
 	config.log_level = SS_LOG_INFO;
 	config.drain_ms = 1000;
@@ -272,30 +288,45 @@ static void run_scene(void *arg)
 	close(fds[0]);
 }
 
-static void sweep_scene(int which, bool at_the_end)
+static struct scene scene_of(int which)
 {
-	struct scene scene = {
+	return (struct scene){
 		.model = &models[which / transport_count],
 		.transport = &transports[which % transport_count],
-		.at_the_end = at_the_end,
 	};
+}
+
+/* All calls, or some that are others in each scene. */
+static void sweep_scene(struct scene *scene, int which)
+{
+	int stride = rounds(1) > 1 ? 1 : SOME;
 	lines = ss_shared_alloc(sizeof(*lines));
 	sweep_install();
-	/* All, or some that are others in each scene. */
-	int stride = rounds(1) > 1 ? 1 : SOME;
-	int faults = sweep_all(run_scene, &scene, 1 + which % stride, stride);
-	ck_assert_int_gt(faults, 0);
+	ck_assert_int_gt(
+		sweep_all(run_scene, scene, 1 + which % stride, stride), 0);
 }
 
 START_TEST(servers_bear_every_fault)
 {
-	sweep_scene(_i, false);
+	struct scene scene = scene_of(_i);
+	sweep_scene(&scene, _i);
 }
 END_TEST
 
 START_TEST(servers_end_whatever_fails)
 {
-	sweep_scene(_i, true);
+	struct scene scene = scene_of(_i);
+	scene.at_the_end = true;
+	sweep_scene(&scene, _i);
+}
+END_TEST
+
+/* TCP: the one that every guard is for. */
+START_TEST(guards_bear_every_fault)
+{
+	struct scene scene = scene_of(_i * transport_count);
+	scene.guarded = true;
+	sweep_scene(&scene, _i);
 }
 END_TEST
 
@@ -307,5 +338,6 @@ Suite *t_faults(void)
 	tcase_set_timeout(faults, 600);
 	tcase_add_loop_test(faults, servers_bear_every_fault, 0, scenes);
 	tcase_add_loop_test(faults, servers_end_whatever_fails, 0, scenes);
+	tcase_add_loop_test(faults, guards_bear_every_fault, 0, model_count);
 	return suite;
 }
