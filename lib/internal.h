@@ -59,6 +59,7 @@ struct page {
 	atomic_int accepting;  /* the slot that is, where only one may */
 	atomic_bool news;      /* all workers are to look again */
 	atomic_bool handed;    /* the listeners are another program's too */
+	atomic_int log_level;  /* SS_NONE: silence */
 	int slots;
 	struct slot slot[]; /* 0: the process that was not forked */
 };

@@ -109,10 +109,24 @@ static void log_to_stderr(struct ss_server *server, int level, uint64_t id,
 		count(&server->slot->log_dropped);
 }
 
+int ss_set_log_level(struct ss_server *server, int level)
+{
+	if (level < SS_NONE || level > SS_LOG_DEBUG)
+		return -EINVAL;
+	atomic_store(&server->page->log_level,
+		     level ? level : server->config.log_level);
+	return 0;
+}
+
+int ss_log_level(const struct ss_server *server)
+{
+	return atomic_load_explicit(&server->page->log_level,
+				    memory_order_relaxed);
+}
+
 static bool wanted(const struct ss_server *server, int level)
 {
-	return server->config.log_level != SS_NONE &&
-	       level <= server->config.log_level;
+	return level <= ss_log_level(server);
 }
 
 /* errno is the caller's own: a log line must not change what it reports. */

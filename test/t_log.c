@@ -226,6 +226,93 @@ START_TEST(log_tests_the_level_before_it_formats)
 }
 END_TEST
 
+START_TEST(log_level_is_one_of_them)
+{
+	struct ss_server *server = quiet_server(SS_LOG_INFO);
+	ck_assert_int_eq(ss_log_level(server), SS_LOG_INFO);
+	for (int level = SS_NONE; level <= SS_LOG_DEBUG; level++) {
+		ck_assert_int_eq(ss_set_log_level(server, level), 0);
+		ck_assert_int_eq(ss_log_level(server),
+				 level ? level : SS_LOG_INFO);
+	}
+	ck_assert_int_eq(ss_set_log_level(server, SS_NONE - 1), -EINVAL);
+	ck_assert_int_eq(ss_set_log_level(server, SS_LOG_DEBUG + 1), -EINVAL);
+	ck_assert_int_eq(ss_log_level(server), SS_LOG_DEBUG);
+	ck_assert_int_eq(ss_server_free(server), 0);
+}
+END_TEST
+
+/* In the process that made the server; `levels` is shared. */
+static struct levels {
+	_Atomic(struct ss_server *) server;
+	atomic_int found; /* when it was told to be as configured */
+	atomic_int changes;
+} * levels;
+
+static void change_level(int signal)
+{
+	struct ss_server *server = atomic_load(&levels->server);
+	if (signal == SIGUSR2)
+		atomic_store(&levels->found, ss_log_level(server));
+	ss_set_log_level(server, signal == SIGUSR1 ? SS_LOG_INFO : 0);
+	atomic_fetch_add(&levels->changes, 1);
+}
+
+static int minding_levels(struct ss_server *server)
+{
+	struct sigaction action = { .sa_handler = change_level };
+	atomic_store(&levels->server, server);
+	sigaction(SIGUSR1, &action, NULL);
+	sigaction(SIGUSR2, &action, NULL);
+	return ss_serve_forever(server);
+}
+
+/* Where the request is served: a thread, a child, a worker. */
+static int quieten(struct ss_request *req)
+{
+	char word[8];
+	ssize_t n = ss_read(req, word, sizeof(word));
+	if (n > 0 && word[0] == 'q')
+		ss_set_log_level(ss_request_server(req), SS_LOG_ERROR);
+	ss_logf(req, SS_LOG_INFO, "%d bytes", (int)n);
+	if (n > 0)
+		n = ss_write(req, word, (size_t)n);
+	return n > 0 ? SS_AGAIN : (int)n;
+}
+
+static void say(int fd, const char *word)
+{
+	send_text(fd, word);
+	expect_text(fd, word);
+}
+
+START_TEST(log_level_is_the_same_in_all_processes)
+{
+	static const struct ss_handler handler = { .handle = quieten };
+	struct ss_config config = noted(&models[_i], &handler);
+	config.log_level = 0;
+	levels = ss_shared_alloc(sizeof(*levels));
+	struct node node;
+	node_run(&node, &config, minding_levels);
+	int fd = dial(node.url);
+	say(fd, "a");
+	ck_assert_int_eq(atomic_load(&logged->count), 0);
+	kill(node.pid, SIGUSR1);
+	eventually(atomic_load(&levels->changes) == 1);
+	say(fd, "b");
+	ck_assert_int_eq(atomic_load(&logged->count), 1);
+	say(fd, "quiet");
+	ck_assert_int_eq(atomic_load(&logged->count), 1);
+	kill(node.pid, SIGUSR2);
+	eventually(atomic_load(&levels->changes) == 2);
+	ck_assert_int_eq(atomic_load(&levels->found), SS_LOG_ERROR);
+	say(fd, "c");
+	ck_assert_int_eq(atomic_load(&logged->count), 1);
+	close(fd);
+	ck_assert_int_eq(node_stop(&node), 0);
+}
+END_TEST
+
 /* ---- standard error -------------------------------------------------------*/
 
 /* Descriptor 2 leads into a pipe of ours meanwhile. */
@@ -1070,6 +1157,9 @@ static void add_callback(Suite *suite)
 			    model_count);
 	tcase_add_test(tcase, log_callback_runs_on_several_threads_at_once);
 	tcase_add_loop_test(tcase, log_tests_the_level_before_it_formats, 0, 6);
+	tcase_add_test(tcase, log_level_is_one_of_them);
+	tcase_add_loop_test(tcase, log_level_is_the_same_in_all_processes, 0,
+			    model_count);
 	tcase_add_test(tcase, log_leaves_errno_alone);
 }
 

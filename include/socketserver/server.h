@@ -58,7 +58,8 @@ struct ss_config {
 	int queue_size;	     /* for SS_FULL_QUEUE; 0: 128 */
 	const char *refusal; /* for SS_FULL_REFUSE; NULL: nothing is said */
 
-	int log_level; /* enum ss_log_level; 0: warnings; SS_NONE: silence */
+	int log_level; /* enum ss_log_level; 0: warnings; SS_NONE: silence;
+			  ss_set_log_level changes it */
 	/*
 	 * Called on any thread and in children, several at once; `id` is the
 	 * request's or 0.  NULL: a line of at most 1024 bytes to standard
@@ -233,6 +234,16 @@ static inline void ss_server_stats(struct ss_server *server,
 {
 	ss_server_stats_sized(server, stats, sizeof(*stats));
 }
+
+/*
+ * What is told to the log from now on, in this process and in every worker and
+ * child of the server, whichever of them calls: an enum ss_log_level, SS_NONE:
+ * nothing, 0: as it was configured.  Any thread, any signal handler.
+ * -EINVAL: no such level.
+ */
+SS_API int ss_set_log_level(struct ss_server *server, int level);
+/* The level in force; SS_NONE: nothing is told. */
+SS_API int ss_log_level(const struct ss_server *server);
 
 /*
  * A live request, as it was a moment ago; where a child serves it, its bytes
