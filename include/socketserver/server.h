@@ -64,7 +64,8 @@ struct ss_config {
 	 * Called on any thread and in children, several at once; `id` is the
 	 * request's or 0.  NULL: a line of at most 1024 bytes to standard
 	 * error, never blocking; what does not fit is dropped and counted, as
-	 * is all where there was no standard error when the server was made.
+	 * is all where there was no standard error when the server was made,
+	 * and the next line that fits says so.  log.h has other places.
 	 */
 	void (*log)(void *arg, int level, struct ss_server *server, uint64_t id,
 		    const char *text);
@@ -220,7 +221,7 @@ struct ss_stats {
 	uint64_t errors[SS_PHASE_MAX];
 	uint64_t bytes_in;
 	uint64_t bytes_out;
-	uint64_t log_dropped; /* lines that standard error did not take */
+	uint64_t log_dropped; /* lines that its sink did not take */
 };
 
 /* The sum over all workers; callable from any thread or child. */
