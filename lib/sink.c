@@ -125,10 +125,8 @@ static bool send_line(const struct sink *sink, const char *line, size_t n)
 struct parcel {
 	struct stat st; /* of standard error */
 	size_t note, n;
-	char bytes[1 + LINE_NOTE + LINE_JSON];
+	char *bytes;
 };
-_Static_assert(sizeof(((struct parcel *)0)->bytes) <= 4096,
-	       "pipes take it as a whole: PIPE_BUF of Linux");
 
 /* How many bytes went. */
 static size_t deliver(const struct sink *sink, const struct parcel *parcel)
@@ -167,7 +165,8 @@ static void add_note(struct parcel *parcel, const struct sink *sink,
 	const struct told note = { .level = SS_LOG_WARNING,
 				   .server = told ? told->server : NULL,
 				   .text = text };
-	parcel->n += line_make(parcel->bytes + parcel->n, LINE_NOTE, sink,
+	size_t size = sink->to == SS_LOG_TO_JSON ? NOTE_JSON : NOTE_PLAIN;
+	parcel->n += line_make(parcel->bytes + parcel->n, size, sink,
 			       marked(sink, &parcel->st), &note);
 }
 
@@ -179,12 +178,11 @@ static void add_line(struct parcel *parcel, const struct sink *sink,
 			       marked(sink, &parcel->st), told);
 }
 
-/* told NULL: the note alone.  Of what others drop meanwhile the next tells. */
-static bool try_write(const struct sink *sink, struct tally *tally,
-		      const struct told *told)
+/* Of what others drop meanwhile the next tells. */
+static bool write_in(char *bytes, const struct sink *sink, struct tally *tally,
+		     const struct told *told)
 {
-	struct parcel parcel;
-	parcel.n = 0;
+	struct parcel parcel = { .bytes = bytes };
 	if (sink->fd < 0 && !may_write(sink, &parcel.st))
 		return false;
 	uint64_t untold = 0;
@@ -205,6 +203,31 @@ static bool try_write(const struct sink *sink, struct tally *tally,
 	if (went ? went != parcel.n && went != parcel.note : torn)
 		atomic_store(&tally->torn, true);
 	return went == parcel.n;
+}
+
+/* Apart: a fiber's stack, once touched, is kept while it waits. */
+__attribute__((noinline)) static bool write_json(const struct sink *sink,
+						 struct tally *tally,
+						 const struct told *told)
+{
+	char bytes[1 + NOTE_JSON + LINE_JSON];
+	return write_in(bytes, sink, tally, told);
+}
+
+__attribute__((noinline)) static bool write_plain(const struct sink *sink,
+						  struct tally *tally,
+						  const struct told *told)
+{
+	char bytes[1 + NOTE_PLAIN + LINE_PLAIN];
+	return write_in(bytes, sink, tally, told);
+}
+
+/* told NULL: the note alone. */
+static bool try_write(const struct sink *sink, struct tally *tally,
+		      const struct told *told)
+{
+	return sink->to == SS_LOG_TO_JSON ? write_json(sink, tally, told)
+					  : write_plain(sink, tally, told);
 }
 
 bool sink_write(const struct sink *sink, struct tally *tally,

@@ -12,10 +12,11 @@
 #include "sys.h"
 
 /*
- * A line is at most so long, its newline included; two of them with what comes
- * before are written at once, and pipes take that as a whole (PIPE_BUF).
+ * A line is at most so long, its newline included, and so one that tells what
+ * was dropped: both are written at once, and pipes take that as a whole
+ * (PIPE_BUF).  In JSON all but the message has room in NOTE_JSON.
  */
-enum { LINE_PLAIN = 1024, LINE_JSON = 2048, LINE_NOTE = 896 };
+enum { LINE_PLAIN = 1024, NOTE_PLAIN = 160, LINE_JSON = 2048, NOTE_JSON = 640 };
 
 /* What did not fit; in memory that the processes share. */
 struct tally {

@@ -542,6 +542,34 @@ START_TEST(sink_tells_a_servers_name_in_json)
 }
 END_TEST
 
+/* One that is long, and full of what has to be escaped. */
+START_TEST(sink_has_room_for_any_servers_name)
+{
+	struct ear ear;
+	char address[SS_ADDRESS_TEXT] = "unix:", end[40];
+	ear_open(&ear, JSON_FIFO);
+	strcat(address, in_scratch(""));
+	for (size_t n = strlen(address); n < 5 + 107; n++)
+		address[n] = "\001\"\\\377"[n % 4];
+	struct ss_config config =
+		config_of(&models[0], &transports[2], &idle_handler);
+	config.addresses[0] = address;
+	config.log = ss_log_sink_write;
+	config.log_arg = ear.sink;
+	struct ss_server *server = made(&config);
+	ear_fill(&ear);
+	ss_log(server, SS_LOG_ERROR, UINT64_MAX, "%s", "");
+	hear(&ear);
+	ss_log(server, SS_LOG_ERROR, UINT64_MAX, "%s", "there is room");
+	hear(&ear);
+	ck_assert_int_eq(ear.reported, 1);
+	snprintf(end, sizeof(end), "\",\"msg\":\"there is room\"}");
+	ck_assert_str_eq(ear.last + strlen(ear.last) - strlen(end), end);
+	ck_assert_int_eq(ss_server_free(server), 0);
+	ear_close(&ear);
+}
+END_TEST
+
 /* Every few days of three centuries, as the C library has them. */
 START_TEST(sink_tells_the_date)
 {
@@ -993,7 +1021,7 @@ START_TEST(sink_loses_nothing_while_it_is_rotated)
 	enum { WRITERS = 4, TIMES = 20 };
 	pthread_t thread[WRITERS];
 	int counts[WRITERS], lines = 0, sum = 0;
-	char path[SS_ADDRESS_TEXT], old[SS_ADDRESS_TEXT + 8];
+	char path[SS_ADDRESS_TEXT], old[SS_ADDRESS_TEXT + 12];
 	snprintf(path, sizeof(path), "%s", in_scratch("log"));
 	const struct ss_log_options options = { .to = SS_LOG_TO_JSON,
 						.path = path };
@@ -1181,6 +1209,7 @@ static void add_forms(Suite *suite)
 	tcase_add_test(tcase, sink_of_a_server_marks_lines_for_journald);
 	tcase_add_test(tcase, sink_speaks_as_syslog_does);
 	tcase_add_test(tcase, sink_tells_a_servers_name_in_json);
+	tcase_add_test(tcase, sink_has_room_for_any_servers_name);
 	tcase_add_test(tcase, sink_tells_the_date);
 	tcase_add_test(tcase, sink_writes_json_that_python_reads);
 }
