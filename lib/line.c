@@ -234,6 +234,7 @@ size_t line_make(char *buf, size_t size, const struct sink *sink, bool journal,
 		line_plain(&to, sink, journal, told);
 	if (sink->to != SS_LOG_TO_JSON)
 		make_plain(buf, to.n);
-	memcpy(buf + to.n, end, kept);
-	return to.n + kept;
+	to.room = size;
+	add_bytes(&to, end, kept);
+	return to.n;
 }

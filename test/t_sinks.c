@@ -542,15 +542,20 @@ START_TEST(sink_tells_a_servers_name_in_json)
 }
 END_TEST
 
-/* One that is long, and full of what has to be escaped. */
+/* One that is long, and full of what has to be escaped; and so is the ident. */
 START_TEST(sink_has_room_for_any_servers_name)
 {
 	struct ear ear;
-	char address[SS_ADDRESS_TEXT] = "unix:", end[40];
+	char address[SS_ADDRESS_TEXT] = "unix:", ident[49] = "", end[40];
 	ear_open(&ear, JSON_FIFO);
+	ss_log_sink_free(ear.sink);
+	memset(ident, '"', sizeof(ident) - 1);
+	const struct ss_log_options options = { .to = SS_LOG_TO_JSON,
+						.path = ear.path,
+						.ident = ident };
+	ear.sink = made_sink(&options);
 	strcat(address, in_scratch(""));
-	for (size_t n = strlen(address); n < 5 + 107; n++)
-		address[n] = "\001\"\\\377"[n % 4];
+	memset(address + strlen(address), 1, 5 + 107 - strlen(address));
 	struct ss_config config =
 		config_of(&models[0], &transports[2], &idle_handler);
 	config.addresses[0] = address;
