@@ -37,7 +37,7 @@ static const char *in_scratch(const char *name)
 /* A named pipe, as a file or as standard error, or syslog's socket. */
 enum ear_kind { JSON_FIFO, SYSLOG, JSON_STDERR, JOURNAL, PLAIN, DEFAULT };
 #ifdef SS_LINUX
-enum { EARS = PLAIN + 1 };
+enum { EARS = DEFAULT + 1 };
 #else
 enum { EARS = SYSLOG + 1 }; /* threads may wait for a pipe's room there */
 #endif
@@ -656,15 +656,19 @@ static void put_systematic(struct corpus *corpus)
 					     "\355",	 "\357", "\360",
 					     "\360\220", "\364", "\364\217" };
 	for (size_t h = 0; h < sizeof(heads) / sizeof(*heads); h++)
-		for (int a = 1; a < 256; a++) {
-			char text[6 * 256];
+		for (int a = h ? 0x7e : 1; a < (h ? 0xc2 : 0x100); a++) {
+			char text[320];
 			size_t n = 0;
-			for (int b = 1; b < 256; b += h ? 5 : 1)
+			for (int b = 1; b < 256; b += h ? 9 : 1) {
 				n += (size_t)snprintf(
 					text + n, sizeof(text) - n, "%s%c%c ",
 					heads[h], a, b);
-			for (size_t i = 0; i < n; i += 200)
-				put_text(corpus, text + n - i);
+				if (n < 300)
+					continue;
+				put_text(corpus, text);
+				n = 0;
+			}
+			put_text(corpus, text);
 		}
 }
 
@@ -675,7 +679,7 @@ static void put_random(struct corpus *corpus, unsigned seed)
 		"\303\274", "\342\202\254", "\360\237\230\200",
 		"x"
 	};
-	for (int i = 0; i < 3000; i++) {
+	for (int i = 0; i < 500; i++) {
 		char text[1024];
 		size_t n = 0, size = (size_t)rand_r(&seed) % 1000;
 		bool mostly_good = rand_r(&seed) % 2;
@@ -873,22 +877,15 @@ enum { ROUNDS = 20, LINES = 10, AT_ONCE = 4 };
 
 static atomic_int *written;
 
-/* A loop that a busy machine has kept is not what is counted. */
-static void counted(void *arg, int level, struct ss_server *server, uint64_t id,
-		    const char *text)
-{
-	if (log_of_a_busy_machine(text))
-		return;
-	atomic_fetch_add(written, 1);
-	ss_log_sink_write(arg, level, server, id, text);
-}
-
+/* At level error alone: what a busy machine has the library say is less. */
 static int chatty(struct ss_request *req)
 {
 	char buf[64];
 	ssize_t n = ss_read(req, buf, sizeof(buf));
-	for (int i = 0; n > 0 && i < LINES; i++)
-		ss_logf(req, SS_LOG_INFO, "%.*s, line %d of them all%100s",
+	int lines = n > 0 ? *buf == 'h' ? LINES : 1 : 0;
+	atomic_fetch_add(written, lines);
+	for (int i = 0; i < lines; i++)
+		ss_logf(req, SS_LOG_ERROR, "%.*s, line %d of them all%100s",
 			(int)n, buf, i, "");
 	if (n > 0)
 		n = ss_write(req, buf, (size_t)n);
@@ -918,14 +915,15 @@ START_TEST(sink_that_is_slow_or_broken_keeps_nobody)
 {
 	static const struct ss_handler handler = { .handle = chatty };
 	const struct model *model = &models[_i % model_count];
+	enum ear_kind kind = (enum ear_kind)(_i / model_count / 2);
 	bool broken = _i / model_count % 2;
 	struct ear ear;
 	struct node node;
-	ear_open(&ear, (enum ear_kind)(_i / model_count / 2));
+	ear_open(&ear, kind);
 	written = ss_shared_alloc(sizeof(*written));
 	struct ss_config config = config_of(model, &transports[0], &handler);
-	config.log_level = SS_LOG_INFO;
-	config.log = counted;
+	config.log_level = SS_LOG_ERROR;
+	config.log = kind == DEFAULT ? NULL : ss_log_sink_write;
 	config.log_arg = ear.sink;
 	if (broken)
 		ear_turn_away(&ear); /* who serves has no reading end then */
@@ -933,13 +931,17 @@ START_TEST(sink_that_is_slow_or_broken_keeps_nobody)
 		ear_fill(&ear);
 	node_start(&node, &config);
 	chat(&node, model, &ear, !broken);
-	ck_assert_int_eq(node_stop(&node), 0);
 	if (broken)
 		ear_attend(&ear);
-	int lines = atomic_load(written);
-	ck_assert_int_ge(lines, ROUNDS * LINES);
-	ck_assert_uint_gt(ss_log_sink_dropped(ear.sink), 0);
-	adds_up(&ear, lines);
+	hear(&ear);
+	echo_once(node.url, "one more");
+	ck_assert_int_eq(node_stop(&node), 0);
+	hear(&ear);
+	ck_assert_int_gt(ear.reported, 0);
+	ck_assert_int_eq(ear.delivered + ear.reported, atomic_load(written));
+	if (kind != DEFAULT)
+		ck_assert_int_eq(ear.reported,
+				 (int)ss_log_sink_dropped(ear.sink));
 	ear_close(&ear);
 }
 END_TEST
