@@ -12,6 +12,7 @@ enum { IDENT = 48, FILE_MODE = 0640 };
 
 struct ss_log_sink {
 	struct sink sink;
+	struct ss_address daemon; /* syslog's */
 	struct tally *tally;
 	char *path;
 	char *ident;
@@ -88,14 +89,16 @@ static int open_file(const char *path)
 	return fd == -1 ? -errno : fd;
 }
 
-static int open_syslog(struct sink *sink, const char *path)
+static int open_syslog(struct ss_log_sink *log)
 {
-	struct sockaddr_un *un = &sink->daemon.u.un;
-	size_t n = strlen(path);
+	struct sink *sink = &log->sink;
+	struct sockaddr_un *un = &log->daemon.u.un;
+	size_t n = strlen(log->path);
 	un->sun_family = AF_UNIX;
-	memcpy(un->sun_path, path, n + 1);
-	sink->daemon.len =
+	memcpy(un->sun_path, log->path, n + 1);
+	log->daemon.len =
 		(socklen_t)(offsetof(struct sockaddr_un, sun_path) + n + 1);
+	sink->daemon = &log->daemon;
 	sink->fd = sys_socket(AF_UNIX, SOCK_DGRAM, 0);
 	if (sink->fd == -1)
 		return -errno;
@@ -107,7 +110,7 @@ static int open_sink(struct ss_log_sink *log)
 {
 	struct sink *sink = &log->sink;
 	if (sink->to == SS_LOG_TO_SYSLOG)
-		return open_syslog(sink, log->path);
+		return open_syslog(log);
 	if (!log->path)
 		return 0;
 	int fd = open_file(log->path);

@@ -101,9 +101,8 @@ static ssize_t write_stderr(const struct stat *st, const char *bytes, size_t n)
 /* By its path, whatever it was connected to: after the daemon's restart. */
 int sink_connect(const struct sink *sink)
 {
-	const struct ss_address *daemon = &sink->daemon;
-	return sys_connect(sink->fd, &daemon->u.sa, daemon->len) == -1 ? -errno
-								       : 0;
+	const struct ss_address *to = sink->daemon;
+	return sys_connect(sink->fd, &to->u.sa, to->len) == -1 ? -errno : 0;
 }
 
 /* A datagram.  The processes share the socket: who connects does so for all. */

@@ -29,12 +29,12 @@ struct sink {
 	enum ss_log_to to;
 	int facility;
 	const char *ident;
-	int fd;			  /* a file or socket; -1: standard error */
-	bool no_stderr;		  /* when it was made */
-	ino_t stderr_socket;	  /* the same; 0: it was none */
-	dev_t journal_dev;	  /* of $JOURNAL_STREAM */
-	ino_t journal_ino;	  /* 0: none */
-	struct ss_address daemon; /* syslog's */
+	int fd;		     /* a file or socket; -1: standard error */
+	bool no_stderr;	     /* when it was made */
+	ino_t stderr_socket; /* the same; 0: it was none */
+	dev_t journal_dev;   /* of $JOURNAL_STREAM */
+	ino_t journal_ino;   /* 0: none */
+	const struct ss_address *daemon; /* syslog's */
 };
 
 /* What a line tells. */
