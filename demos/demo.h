@@ -47,6 +47,7 @@ static inline int demo_announce(const char *program, struct ss_server *server)
 struct demo {
 	const char *program;
 	struct ss_server *server;
+	struct ss_log_sink *log; /* NULL: none */
 };
 
 static inline int demo_ready(void *arg)
@@ -54,6 +55,14 @@ static inline int demo_ready(void *arg)
 	const struct demo *demo = arg;
 
 	return demo_announce(demo->program, demo->server);
+}
+
+/* At SIGHUP: the log's file may have been rotated. */
+static inline int demo_reload(void *arg)
+{
+	const struct demo *demo = arg;
+
+	return ss_log_sink_reopen(demo->log);
 }
 
 /*
@@ -76,6 +85,10 @@ static inline int demo_run(const char *program, const struct ss_config *config,
 		options = *wanted;
 	options.ready = demo_ready;
 	options.arg = &demo;
+	if (config->log == ss_log_sink_write) {
+		demo.log = config->log_arg;
+		options.reload = demo_reload;
+	}
 	/* A standard output without reader is an error like others. */
 	signal(SIGPIPE, SIG_IGN);
 	int status = ss_run(&demo.server, 1, &options);

@@ -27,6 +27,8 @@ struct settings {
 	struct ss_limits_options limits;
 	struct ss_proxy_options proxy;
 	int proxy_wanted; /* enum proxy_wanted */
+	struct ss_log_options log;
+	bool log_wanted;
 	bool whoami;
 	const char *model;
 	bool verbose;
@@ -289,6 +291,36 @@ static void set_mode(const struct option_row *row, const char *text,
 	sockets->mode = (mode_t)mode;
 }
 
+static const struct choice log_places[] = {
+	{ "stderr", SS_LOG_TO_STDERR },	  { "plain", SS_LOG_TO_PLAIN },
+	{ "journal", SS_LOG_TO_JOURNAL }, { "syslog", SS_LOG_TO_SYSLOG },
+	{ "json", SS_LOG_TO_JSON },	  { NULL, 0 },
+};
+
+/* One of them, those with a path as json:/var/log/echo.json too. */
+static void set_log_to(const struct option_row *row, const char *text,
+		       void *value)
+{
+	struct settings *settings = value;
+	size_t len = strcspn(text, ":");
+	const char *path = text[len] == ':' ? text + len + 1 : NULL;
+
+	for (const struct choice *c = log_places; c->name != NULL; c++) {
+		bool takes = c->value >= SS_LOG_TO_SYSLOG;
+
+		if (strlen(c->name) != len || memcmp(c->name, text, len) != 0 ||
+		    (path != NULL && !(takes && *path == '/')))
+			continue;
+		settings->log.to = (enum ss_log_to)c->value;
+		settings->log.path = path;
+		settings->log_wanted = true;
+		return;
+	}
+	wrong_value(row, text,
+		    "expected stderr, plain, journal, syslog, json, "
+		    "syslog:/PATH or json:/PATH");
+}
+
 static void show_version(const struct option_row *row, const char *text,
 			 void *value);
 static void show_help(const struct option_row *row, const char *text,
@@ -383,6 +415,8 @@ static const struct option_row rows[] = {
 	  .offset = AT(trace) },
 	{ "log", 0, "LEVEL", "error, warning, info, debug or none", set_choice,
 	  .offset = AT(config.log_level), .choices = levels },
+	{ "log-to", 0, "WHERE", "stderr, journal, syslog, json, json:/PATH",
+	  set_log_to, .offset = 0 },
 	{ "version", 'V', NULL, "show the version", .set = show_version },
 	{ "help", 'h', NULL, "show this", .set = show_help },
 };
@@ -505,6 +539,24 @@ static void adopt(struct settings *settings)
 		config->addresses[0] = DEMO_ADDRESS;
 }
 
+/* Before there are servers. */
+static struct ss_log_sink *open_log(struct settings *settings)
+{
+	struct ss_config *config = &settings->config;
+	struct ss_log_sink *sink;
+	struct ss_diag why;
+
+	if (!settings->log_wanted)
+		return NULL;
+	if (ss_log_sink_new(&sink, &settings->log, &why) < 0) {
+		fprintf(stderr, PROGRAM ": --log-to: %s\n", why.text);
+		exit(why.code == -EINVAL ? 2 : EXIT_FAILURE);
+	}
+	config->log = ss_log_sink_write;
+	config->log_arg = sink;
+	return sink;
+}
+
 /* What looks on stands leftmost, so that it sees all. */
 static void compose(struct settings *settings)
 {
@@ -533,6 +585,7 @@ int main(int argc, char *argv[])
 		.config.handler = &ss_echo_handler,
 		.config.refusal = "busy, try again later\n",
 		.limits.refusal = "too many, try again later\n",
+		.log.ident = PROGRAM,
 		.model = "sync",
 	};
 
@@ -542,8 +595,10 @@ int main(int argc, char *argv[])
 	settings.run.privileges = &settings.privileges;
 	settings.run.argv = argv;
 	compose(&settings);
+	struct ss_log_sink *sink = open_log(&settings);
 	int status = demo_run(PROGRAM, &settings.config, &settings.run);
 
+	ss_log_sink_free(sink);
 	ss_start_free(settings.run.start);
 	return status;
 }

@@ -14,6 +14,7 @@
 #include <stdatomic.h>
 #include <string.h>
 
+#include "sink.h"
 #include "sys.h"
 
 extern const struct ss_layer ss_base_layer;
@@ -59,6 +60,8 @@ struct page {
 	atomic_int accepting;  /* the slot that is, where only one may */
 	atomic_bool news;      /* all workers are to look again */
 	atomic_bool handed;    /* the listeners are another program's too */
+	atomic_int log_level;  /* SS_NONE: silence */
+	struct tally log_tally;
 	int slots;
 	struct slot slot[]; /* 0: the process that was not forked */
 };
@@ -151,10 +154,9 @@ struct ss_server {
 	void *states;
 	char *describe;
 	struct ss_timeouts
-		timeouts;    /* the handler's over the configuration's */
-	unsigned number;     /* of this server in the process */
-	bool no_stderr;	     /* when it was made */
-	ino_t stderr_socket; /* the same; 0: it was none */
+		timeouts;     /* the handler's over the configuration's */
+	unsigned number;      /* of this server in the process */
+	struct sink log_sink; /* where the program gave no `log` */
 	struct ss_server *next_in_process;
 	struct ss_diag why; /* of the call in progress: ss_refuse */
 

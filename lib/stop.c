@@ -29,6 +29,7 @@ int stop_init(struct ss_server *server)
 	server->slot = &server->page->slot[0];
 	atomic_init(&server->page->next_id,
 		    ((unsigned long long)server->number << 40) + 1);
+	atomic_init(&server->page->log_level, server->config.log_level);
 	return stop_pipes(server);
 }
 

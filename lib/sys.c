@@ -221,6 +221,26 @@ int64_t sys_do_now_us(void)
 	return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
 }
 
+/* Since 1970: for people to read, nothing is measured by it. */
+int64_t sys_do_wall_ms(void)
+{
+	struct timespec wall;
+	clock_gettime(CLOCK_REALTIME, &wall);
+	return (int64_t)wall.tv_sec * 1000 + wall.tv_nsec / 1000000;
+}
+
+/* dup2(2), close-on-exec; on Linux at once. */
+int sys_do_replace(int from, int to)
+{
+#ifdef SS_LINUX
+	return dup3(from, to, O_CLOEXEC);
+#else
+	if (dup2(from, to) == -1)
+		return -1;
+	return fcntl(to, F_SETFD, FD_CLOEXEC) == -1 ? -1 : to;
+#endif
+}
+
 /* prctl(2); ENOSYS elsewhere. */
 int sys_do_no_new_privs(void)
 {

@@ -85,6 +85,8 @@ struct sys_packet {
 	X(int, close_range, (int first, int last), (first, last))              \
 	X(int64_t, now_ms, (void), ())                                         \
 	X(int64_t, now_us, (void), ())                                         \
+	X(int64_t, wall_ms, (void), ())                                        \
+	X(int, replace, (int from, int to), (from, to))                        \
 	X(int, no_new_privs, (void), ())                                       \
 	X(int, processors, (void), ())                                         \
 	X(bool, alone, (void), ())

@@ -58,6 +58,9 @@ int ss_set_workers(struct ss_server *server, int n)
 		pipes[i] = -1;
 	page->slots = n + 1;
 	atomic_init(&page->next_id, atomic_load(&old->next_id));
+	atomic_init(&page->log_level, atomic_load(&old->log_level));
+	atomic_init(&page->log_tally.untold,
+		    atomic_load(&old->log_tally.untold));
 	server->page = page;
 	server->slot = &page->slot[0];
 	server->order_pipes = pipes;

@@ -226,6 +226,93 @@ START_TEST(log_tests_the_level_before_it_formats)
 }
 END_TEST
 
+START_TEST(log_level_is_one_of_them)
+{
+	struct ss_server *server = quiet_server(SS_LOG_INFO);
+	ck_assert_int_eq(ss_log_level(server), SS_LOG_INFO);
+	for (int level = SS_NONE; level <= SS_LOG_DEBUG; level++) {
+		ck_assert_int_eq(ss_set_log_level(server, level), 0);
+		ck_assert_int_eq(ss_log_level(server),
+				 level ? level : SS_LOG_INFO);
+	}
+	ck_assert_int_eq(ss_set_log_level(server, SS_NONE - 1), -EINVAL);
+	ck_assert_int_eq(ss_set_log_level(server, SS_LOG_DEBUG + 1), -EINVAL);
+	ck_assert_int_eq(ss_log_level(server), SS_LOG_DEBUG);
+	ck_assert_int_eq(ss_server_free(server), 0);
+}
+END_TEST
+
+/* In the process that made the server; `levels` is shared. */
+static struct levels {
+	_Atomic(struct ss_server *) server;
+	atomic_int found; /* when it was told to be as configured */
+	atomic_int changes;
+} * levels;
+
+static void change_level(int signal)
+{
+	struct ss_server *server = atomic_load(&levels->server);
+	if (signal == SIGUSR2)
+		atomic_store(&levels->found, ss_log_level(server));
+	ss_set_log_level(server, signal == SIGUSR1 ? SS_LOG_INFO : 0);
+	atomic_fetch_add(&levels->changes, 1);
+}
+
+static int minding_levels(struct ss_server *server)
+{
+	struct sigaction action = { .sa_handler = change_level };
+	atomic_store(&levels->server, server);
+	sigaction(SIGUSR1, &action, NULL);
+	sigaction(SIGUSR2, &action, NULL);
+	return ss_serve_forever(server);
+}
+
+/* Where the request is served: a thread, a child, a worker. */
+static int quieten(struct ss_request *req)
+{
+	char word[8];
+	ssize_t n = ss_read(req, word, sizeof(word));
+	if (n > 0 && word[0] == 'q')
+		ss_set_log_level(ss_request_server(req), SS_LOG_ERROR);
+	ss_logf(req, SS_LOG_INFO, "%d bytes", (int)n);
+	if (n > 0)
+		n = ss_write(req, word, (size_t)n);
+	return n > 0 ? SS_AGAIN : (int)n;
+}
+
+static void say(int fd, const char *word)
+{
+	send_text(fd, word);
+	expect_text(fd, word);
+}
+
+START_TEST(log_level_is_the_same_in_all_processes)
+{
+	static const struct ss_handler handler = { .handle = quieten };
+	struct ss_config config = noted(&models[_i], &handler);
+	config.log_level = 0;
+	levels = ss_shared_alloc(sizeof(*levels));
+	struct node node;
+	node_run(&node, &config, minding_levels);
+	int fd = dial(node.url);
+	say(fd, "a");
+	ck_assert_int_eq(atomic_load(&logged->count), 0);
+	kill(node.pid, SIGUSR1);
+	eventually(atomic_load(&levels->changes) == 1);
+	say(fd, "b");
+	ck_assert_int_eq(atomic_load(&logged->count), 1);
+	say(fd, "quiet");
+	ck_assert_int_eq(atomic_load(&logged->count), 1);
+	kill(node.pid, SIGUSR2);
+	eventually(atomic_load(&levels->changes) == 2);
+	ck_assert_int_eq(atomic_load(&levels->found), SS_LOG_ERROR);
+	say(fd, "c");
+	ck_assert_int_eq(atomic_load(&logged->count), 1);
+	close(fd);
+	ck_assert_int_eq(node_stop(&node), 0);
+}
+END_TEST
+
 /* ---- standard error -------------------------------------------------------*/
 
 /* Descriptor 2 leads into a pipe of ours meanwhile. */
@@ -379,22 +466,52 @@ static size_t fill(int fd, size_t left)
 	return filled;
 }
 
+/* How many lines this one says were dropped; 0: it does not. */
+static int reported(const char *line)
+{
+	int n;
+	char word[6];
+	return sscanf(line, "socketserver: warning: %d %5s", &n, word) == 2 &&
+			       strncmp(word, "line", 4) == 0
+		       ? n
+		       : 0;
+}
+
+/* What was said to be dropped, and delivered, since the last one. */
+struct sums {
+	int sent, delivered, reported;
+};
+
 /* Whole lines alone, and as many as the counter does not have. */
-static void lines_add_up(const struct sink *sink, size_t filled,
-			 struct ss_server *server, int sent)
+static void lines_add_up(struct sums *sums, const struct sink *sink,
+			 size_t filled, struct ss_server *server)
 {
 	size_t size;
 	const char *text = taken(sink, &size) + filled;
-	int delivered = 0;
 	ck_assert_uint_ge(size, filled);
 	while (*text) {
 		const char *end = strchr(text, '\n');
 		ck_assert_ptr_nonnull(end);
-		ck_assert_int_eq(strncmp(text, "socketserver: error: ", 21), 0);
+		int n = reported(text);
+		if (!n)
+			ck_assert_int_eq(
+				strncmp(text, "socketserver: error: ", 21), 0);
 		text = end + 1;
-		delivered++;
+		sums->reported += n;
+		sums->delivered += !n;
 	}
-	ck_assert_int_eq(delivered + (int)dropped(server), sent);
+	ck_assert_int_eq(sums->delivered + (int)dropped(server), sums->sent);
+}
+
+/* One more line tells of all that were dropped. */
+static void all_are_told(struct sums *sums, const struct sink *sink,
+			 struct ss_server *server)
+{
+	ss_log(server, SS_LOG_ERROR, 0, "there is room");
+	sums->sent++;
+	lines_add_up(sums, sink, 0, server);
+	ck_assert_int_eq(sums->reported, (int)dropped(server));
+	ck_assert_int_eq(sums->delivered + sums->reported, sums->sent);
 }
 
 START_TEST(log_drops_and_counts_what_a_full_pipe_does_not_take)
@@ -406,24 +523,28 @@ START_TEST(log_drops_and_counts_what_a_full_pipe_does_not_take)
 	int flags = fcntl(2, F_GETFL) | nonblocking;
 	ck_assert_int_eq(fcntl(2, F_SETFL, flags), 0);
 	size_t filled = fill(2, 0);
+	struct sums sums = { .sent = MANY };
 	int64_t from = clock_ms();
 	for (int i = 0; i < MANY; i++)
 		ss_log(server, SS_LOG_ERROR, 0, "nobody reads this");
 	ck_assert_int_lt(clock_ms() - from, SOON_MS);
 	ck_assert_uint_eq(dropped(server), MANY);
-	lines_add_up(&sink, filled, server, MANY);
+	lines_add_up(&sums, &sink, filled, server);
 	/* It is the program's, not ours. */
 	ck_assert_int_eq(fcntl(2, F_GETFL), flags);
 	ss_log(server, SS_LOG_ERROR, 0, "there is room again");
 	ck_assert_str_eq(taken(&sink, NULL),
+			 "socketserver: warning: 100 lines were dropped\n"
 			 "socketserver: error: there is room again\n");
 	ck_assert_uint_eq(dropped(server), MANY);
+	sums = (struct sums){ 2 * MANY + 1, 1, MANY };
 	/* Where there is room for some, those are whole. */
 	filled = fill(2, 8192);
 	for (int i = 0; i < MANY; i++)
 		ss_log(server, SS_LOG_ERROR, 0, "%0900d", i);
 	ck_assert_uint_lt(dropped(server), 2 * MANY);
-	lines_add_up(&sink, filled, server, 2 * MANY);
+	lines_add_up(&sums, &sink, filled, server);
+	all_are_told(&sums, &sink, server);
 	ck_assert_int_eq(fcntl(2, F_GETFL), flags);
 	restore(&sink);
 	ck_assert_int_eq(ss_server_free(server), 0);
@@ -457,12 +578,14 @@ START_TEST(log_lines_of_a_storm_are_whole_or_counted)
 {
 	struct ss_server *server = quiet_server(0);
 	struct sink sink = capture();
+	struct sums sums = { .sent = 0 };
 	for (int round = 0; round < rounds(20); round++) {
-		int before = (int)dropped(server);
 		size_t filled = fill(2, 4096);
+		sums.sent += THREADS * STORM;
 		storm(server);
-		lines_add_up(&sink, filled, server, THREADS * STORM + before);
+		lines_add_up(&sums, &sink, filled, server);
 	}
+	all_are_told(&sums, &sink, server);
 	restore(&sink);
 	ck_assert_int_eq(ss_server_free(server), 0);
 }
@@ -489,7 +612,8 @@ START_TEST(log_never_blocks_where_the_room_is_taken_meanwhile)
 	for (int i = 0; i < 5; i++)
 		ss_log(server, SS_LOG_ERROR, 0, "nobody reads this");
 	sys_table = real;
-	lines_add_up(&sink, filled, server, 5);
+	struct sums sums = { .sent = 5 };
+	lines_add_up(&sums, &sink, filled, server);
 	restore(&sink);
 	ck_assert_int_eq(ss_server_free(server), 0);
 }
@@ -1070,6 +1194,9 @@ static void add_callback(Suite *suite)
 			    model_count);
 	tcase_add_test(tcase, log_callback_runs_on_several_threads_at_once);
 	tcase_add_loop_test(tcase, log_tests_the_level_before_it_formats, 0, 6);
+	tcase_add_test(tcase, log_level_is_one_of_them);
+	tcase_add_loop_test(tcase, log_level_is_the_same_in_all_processes, 0,
+			    model_count);
 	tcase_add_test(tcase, log_leaves_errno_alone);
 }
 

@@ -58,12 +58,14 @@ struct ss_config {
 	int queue_size;	     /* for SS_FULL_QUEUE; 0: 128 */
 	const char *refusal; /* for SS_FULL_REFUSE; NULL: nothing is said */
 
-	int log_level; /* enum ss_log_level; 0: warnings; SS_NONE: silence */
+	int log_level; /* enum ss_log_level; 0: warnings; SS_NONE: silence;
+			  ss_set_log_level changes it */
 	/*
 	 * Called on any thread and in children, several at once; `id` is the
 	 * request's or 0.  NULL: a line of at most 1024 bytes to standard
 	 * error, never blocking; what does not fit is dropped and counted, as
-	 * is all where there was no standard error when the server was made.
+	 * is all where there was no standard error when the server was made,
+	 * and the next line that fits says so.  log.h has other places.
 	 */
 	void (*log)(void *arg, int level, struct ss_server *server, uint64_t id,
 		    const char *text);
@@ -219,7 +221,7 @@ struct ss_stats {
 	uint64_t errors[SS_PHASE_MAX];
 	uint64_t bytes_in;
 	uint64_t bytes_out;
-	uint64_t log_dropped; /* lines that standard error did not take */
+	uint64_t log_dropped; /* lines that its sink did not take */
 };
 
 /* The sum over all workers; callable from any thread or child. */
@@ -233,6 +235,16 @@ static inline void ss_server_stats(struct ss_server *server,
 {
 	ss_server_stats_sized(server, stats, sizeof(*stats));
 }
+
+/*
+ * What is told to the log from now on, in this process and in every worker and
+ * child of the server, whichever of them calls: an enum ss_log_level, SS_NONE:
+ * nothing, 0: as it was configured.  Any thread, any signal handler.
+ * -EINVAL: no such level.
+ */
+SS_API int ss_set_log_level(struct ss_server *server, int level);
+/* The level in force; SS_NONE: nothing is told. */
+SS_API int ss_log_level(const struct ss_server *server);
 
 /*
  * A live request, as it was a moment ago; where a child serves it, its bytes

@@ -6,6 +6,7 @@
  *	layer.h		extend servers
  *	layers.h	the layers that we ship
  *	run.h		the main of a daemon
+ *	log.h		where logs go
  */
 #ifndef SOCKETSERVER_SOCKETSERVER_H
 #define SOCKETSERVER_SOCKETSERVER_H
@@ -13,6 +14,7 @@
 #include <socketserver/handler.h>
 #include <socketserver/layer.h>
 #include <socketserver/layers.h>
+#include <socketserver/log.h>
 #include <socketserver/run.h>
 #include <socketserver/server.h>
 
