@@ -13,6 +13,8 @@ TABLE ?= $(filter-out release,$(VARIANT))
 # Where everything is built; give another for another compiler.
 BUILD ?= build/$(VARIANT)$(if $(PORTABLE),-portable)$(if \
 	$(filter release,$(VARIANT)),$(if $(TABLE),-table))
+# Static probes for tracers: where sys/sdt.h is there, unless PROBES=no.
+PROBES ?= auto
 WERROR ?=
 V ?=
 
@@ -132,9 +134,14 @@ BENCH_PEERS := $(sort $(patsubst test/bench/peers/%,$(BUILD)/bench/peer_%, \
 
 # ---- commands ---------------------------------------------------------------
 
+SDT := $(shell echo '\#include <sys/sdt.h>' | $(CC) $(CPPFLAGS) -E - \
+	>/dev/null 2>&1 && echo yes)
+HAS_PROBES := $(if $(filter no,$(PROBES)),,$(if $(SDT),-DSS_PROBES))
+
 # Ours; the user's CPPFLAGS, CFLAGS and LDFLAGS come after them.
 SS_CPPFLAGS := -D_GNU_SOURCE -Iinclude $(DEFINE_$(VARIANT)) \
-	$(if $(TABLE),-DSS_SYS_TABLE) $(if $(PORTABLE),-DSS_PORTABLE)
+	$(if $(TABLE),-DSS_SYS_TABLE) $(if $(PORTABLE),-DSS_PORTABLE) \
+	$(HAS_PROBES)
 SS_CFLAGS := -std=c11 -pthread -fvisibility=hidden $(WARN) $(INSTRUMENT)
 COMPILE = $(CC) $(SS_CPPFLAGS) $(CPPFLAGS) $(SS_CFLAGS) $(CFLAGS)
 # Bound at once: a forked child would bind every function anew.
@@ -227,6 +234,8 @@ help: ## this list
 		sub(/:.*/, "", $$1); printf "make %-14s %s\n", $$1, $$2 }' Makefile
 	@echo
 	@echo 'VARIANT=release|debug|asan|tsan|cov  PORTABLE=1  WERROR=1  V=1'
+	@echo 'PROBES=no: no static probes for tracers$(if $(SDT),, (nor are \
+there any without sys/sdt.h: systemtap-sdt-dev))'
 	@echo 'SS_JOBS=suites that make test runs at a time, by default one or four a processor'
 	@echo 'CC CFLAGS CPPFLAGS LDFLAGS  PREFIX DESTDIR LIBDIR INCLUDEDIR MANDIR'
 	@echo 'BUILD=dir, by default build/$$VARIANT'
