@@ -112,8 +112,9 @@ struct ss_run_options {
 	 * and the listeners that it has; when the new process is ready
 	 * (ss_run, with `start`) this one stops as by SIGTERM.  If it ends
 	 * before, or is not ready in time, it is killed, a line in the log
-	 * says so, and this one goes on.  argv[0] is what is executed, if it
-	 * is a path.  NULL: SIGUSR2 is left as it was.
+	 * says so, and this one goes on.  argv[0] is what is executed: a path,
+	 * or a name that is looked for in $PATH (execvp(3)), and where it is
+	 * not found, the file that runs.  NULL: SIGUSR2 is left as it was.
 	 */
 	char *const *argv;
 	int restart_ms; /* that time; 0: 10 s */
