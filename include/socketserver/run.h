@@ -88,6 +88,22 @@ static inline int ss_drop_privileges(const struct ss_privileges *privileges,
 	return ss_drop_privileges_sized(privileges, sizeof(*privileges), why);
 }
 
+/*
+ * Whether those can be told at all, and changes nothing: users and groups are
+ * known, chroot is a directory.  For a program's options, before there is a
+ * server.  As ss_drop_privileges; it may still lack the right to become that.
+ */
+static inline int ss_check_privileges(const struct ss_privileges *privileges,
+				      struct ss_diag *why);
+SS_API int ss_check_privileges_sized(const struct ss_privileges *privileges,
+				     size_t size, struct ss_diag *why);
+
+static inline int ss_check_privileges(const struct ss_privileges *privileges,
+				      struct ss_diag *why)
+{
+	return ss_check_privileges_sized(privileges, sizeof(*privileges), why);
+}
+
 /* ---- running --------------------------------------------------------------*/
 
 /* Zero is the default of every member. */
