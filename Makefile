@@ -13,6 +13,8 @@ TABLE ?= $(filter-out release,$(VARIANT))
 # Where everything is built; give another for another compiler.
 BUILD ?= build/$(VARIANT)$(if $(PORTABLE),-portable)$(if \
 	$(filter release,$(VARIANT)),$(if $(TABLE),-table))
+# Static probes for tracers: where sys/sdt.h is there, unless PROBES=no.
+PROBES ?= auto
 WERROR ?=
 V ?=
 
@@ -90,7 +92,17 @@ SONAME := libsocketserver.so.$(firstword $(subst ., ,$(VERSION)))
 HEADERS := $(sort $(wildcard include/socketserver/*.h))
 LIB_SRC := $(sort $(wildcard lib/*.[cS] lib/*/*.[cS]))
 HANDLER_SRC := $(sort $(wildcard handlers/*.c))
-DEMO_SRC := $(sort $(wildcard demos/*.c))
+# Demos inside another library's loop, and its package.  epoll(7) is Linux's.
+PACKAGE_embed_event := libevent
+PACKAGE_embed_glib := glib-2.0
+PACKAGE_embed_sd_event := libsystemd
+OPTIONAL := embed_event embed_glib embed_sd_event
+LACKED := $(foreach d,$(OPTIONAL),$(shell $(PKG_CONFIG) --exists \
+	$(PACKAGE_$d) 2>/dev/null || echo $d))
+ifneq ($(shell uname -s),Linux)
+LACKED += embed_epoll
+endif
+DEMO_SRC := $(filter-out $(LACKED:%=demos/%.c),$(sort $(wildcard demos/*.c)))
 TEST_SRC := $(sort $(wildcard test/*.c))
 PEER_SRC := $(sort $(wildcard test/peers/*.c))
 BENCH_SRC := $(sort $(wildcard test/bench/*.c test/bench/load/*.c))
@@ -122,9 +134,14 @@ BENCH_PEERS := $(sort $(patsubst test/bench/peers/%,$(BUILD)/bench/peer_%, \
 
 # ---- commands ---------------------------------------------------------------
 
+SDT := $(shell echo '\#include <sys/sdt.h>' | $(CC) $(CPPFLAGS) -E - \
+	>/dev/null 2>&1 && echo yes)
+HAS_PROBES := $(if $(filter no,$(PROBES)),,$(if $(SDT),-DSS_PROBES))
+
 # Ours; the user's CPPFLAGS, CFLAGS and LDFLAGS come after them.
 SS_CPPFLAGS := -D_GNU_SOURCE -Iinclude $(DEFINE_$(VARIANT)) \
-	$(if $(TABLE),-DSS_SYS_TABLE) $(if $(PORTABLE),-DSS_PORTABLE)
+	$(if $(TABLE),-DSS_SYS_TABLE) $(if $(PORTABLE),-DSS_PORTABLE) \
+	$(HAS_PROBES)
 SS_CFLAGS := -std=c11 -pthread -fvisibility=hidden $(WARN) $(INSTRUMENT)
 COMPILE = $(CC) $(SS_CPPFLAGS) $(CPPFLAGS) $(SS_CFLAGS) $(CFLAGS)
 # Bound at once: a forked child would bind every function anew.
@@ -135,9 +152,13 @@ LINK = $(CC) -pthread $(INSTRUMENT) $(CFLAGS) -Wl,-z,relro,-z,now $(LDFLAGS)
 # is declared by test/main.c alone.
 FLAGS_lib := -fPIC -fno-semantic-interposition -iquote lib
 FLAGS_handlers := -iquote handlers
-FLAGS_demos := -iquote handlers
+FLAGS_demos = -iquote handlers $(patsubst -I%,-isystem %,$(call \
+	package,--cflags,$(*F)))
 FLAGS_test = -iquote test -iquote lib -iquote handlers -iquote $(BUILD) \
 	-Wno-missing-prototypes $$($(PKG_CONFIG) --cflags check 2>/dev/null)
+
+# What pkg-config says of a demo's package.
+package = $(if $(PACKAGE_$(2)),$(shell $(PKG_CONFIG) $(1) $(PACKAGE_$(2))))
 
 # The sanitizers' own symbols come with the program.
 NO_UNDEFINED := $(if $(filter asan tsan,$(VARIANT)),,-Wl,-z,defs)
@@ -166,6 +187,8 @@ endef
 MAKEFLAGS += --no-builtin-rules
 
 all: library $(HANDLERS) $(DEMOS) ## the library, handlers and demos
+	@$(if $(QUIET),,$(foreach d,$(LACKED),echo '  (no demos/$d: no \
+	$(or $(PACKAGE_$d),epoll(7)) here)';)) :
 
 library: $(STATIC) $(SHARED) ## the library alone, static and shared
 
@@ -211,6 +234,8 @@ help: ## this list
 		sub(/:.*/, "", $$1); printf "make %-14s %s\n", $$1, $$2 }' Makefile
 	@echo
 	@echo 'VARIANT=release|debug|asan|tsan|cov  PORTABLE=1  WERROR=1  V=1'
+	@echo 'PROBES=no: no static probes for tracers$(if $(SDT),, (nor are \
+there any without sys/sdt.h: systemtap-sdt-dev))'
 	@echo 'SS_JOBS=suites that make test runs at a time, by default one or four a processor'
 	@echo 'CC CFLAGS CPPFLAGS LDFLAGS  PREFIX DESTDIR LIBDIR INCLUDEDIR MANDIR'
 	@echo 'BUILD=dir, by default build/$$VARIANT'
@@ -258,7 +283,7 @@ $(call say,LINK)$(LINK) -o $@ $(filter %.o,$^) $(HANDLERS) $(STATIC) $(1) \
 endef
 
 $(DEMOS): $(BUILD)/%: $(BUILD)/obj/%.o $(HANDLERS) $(STATIC)
-	$(program)
+	$(call program,$(call package,--libs,$(*F)))
 
 $(BUILD)/bench/server: $(call object,test/bench/server.c)
 $(BUILD)/bench/load: $(call object,$(filter test/bench/load/%,$(BENCH_SRC)))

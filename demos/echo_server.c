@@ -522,6 +522,15 @@ static void use_guards(struct settings *settings)
 		use_mixin(settings, &ss_limits_mixin);
 }
 
+/* Before anything listens; they are dropped when all does. */
+static void check_privileges(const struct settings *settings)
+{
+	struct ss_diag why;
+
+	if (ss_check_privileges(&settings->privileges, &why) < 0)
+		wrong_use("%s", why.text);
+}
+
 /* What systemd, inetd or tcpserver gives takes the place of addresses. */
 static void adopt(struct settings *settings)
 {
@@ -591,6 +600,7 @@ int main(int argc, char *argv[])
 
 	parse_options(&settings, argc, argv);
 	parse_addresses(&settings, argc - optind, argv + optind);
+	check_privileges(&settings);
 	adopt(&settings);
 	settings.run.privileges = &settings.privileges;
 	settings.run.argv = argv;

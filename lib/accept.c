@@ -7,6 +7,7 @@
  * handling": pending network errors are reported as errors of accept.)
  */
 #include "internal.h"
+#include "probes.h"
 
 enum {
 	BACKOFF_MIN_MS = 10,
@@ -28,6 +29,7 @@ void accept_error(struct ss_server *server, struct ss_request *req, int code,
 						   : strerror(-code),
 	};
 	count(&server->slot->errors[phase]);
+	PROBE(5, error, server, req ? req->id : 0, phase, code, error.text);
 	self(server)->handle_error(server, req, &error);
 }
 
@@ -162,6 +164,7 @@ static int take_one(struct ss_server *server, struct ss_listener *listener,
 void accept_dispatch(struct ss_server *server, struct ss_request *req)
 {
 	req->phase = SS_PHASE_PROCESS;
+	PROBE(2, process, server, req->id);
 	int r = self(server)->process_request(server, req);
 	if (r >= 0)
 		return;
@@ -173,6 +176,7 @@ void accept_admit(struct ss_server *server, struct ss_request *req)
 {
 	req->phase = SS_PHASE_VERIFY;
 	int r = self(server)->verify_request(server, req);
+	PROBE(3, verify, server, req->id, r);
 	if (r < 0)
 		accept_error(server, req, r, SS_PHASE_VERIFY);
 	if (r <= 0)

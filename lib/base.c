@@ -3,6 +3,7 @@
  * are served here and now, one after the other, and wait by poll(2).
  */
 #include "internal.h"
+#include "probes.h"
 
 /* ---- the server -----------------------------------------------------------*/
 
@@ -85,7 +86,9 @@ static void become_idle(struct ss_server *server, struct ss_request *req)
 static int handle(struct ss_server *server, struct ss_request *req)
 {
 	for (;;) {
+		PROBE(2, handle_begin, server, req->id);
 		int r = req->handler->handle(req);
+		PROBE(3, handle_end, server, req->id, r);
 		if (r > 0 && r != SS_AGAIN)
 			return ss_fail(req, -EINVAL,
 				       "handle returned %d, which is neither "

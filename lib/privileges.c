@@ -141,16 +141,40 @@ static int check(const struct identity *id, struct ss_diag *why)
 		     : 0;
 }
 
+/* Names are looked up before anything changes. */
+static int begin(const struct ss_privileges *given, size_t size,
+		 struct ss_privileges *p, struct identity *id,
+		 struct ss_diag *why)
+{
+	memset(p, 0, sizeof(*p));
+	memset(id, 0, sizeof(*id));
+	memcpy(p, given, size < sizeof(*p) ? size : sizeof(*p));
+	if (why)
+		memset(why, 0, sizeof(*why));
+	return identify(p, id, why);
+}
+
+int ss_check_privileges_sized(const struct ss_privileges *given, size_t size,
+			      struct ss_diag *why)
+{
+	struct ss_privileges p;
+	struct identity id;
+	int r = begin(given, size, &p, &id, why);
+	if (r < 0 || !p.chroot)
+		return r;
+	int fd = sys_open(p.chroot, O_RDONLY | O_DIRECTORY, 0);
+	if (fd == -1)
+		return failed(why, p.chroot, -errno);
+	sys_close(fd);
+	return 0;
+}
+
 int ss_drop_privileges_sized(const struct ss_privileges *given, size_t size,
 			     struct ss_diag *why)
 {
 	struct ss_privileges p;
-	struct identity id = { .has_uid = false };
-	memset(&p, 0, sizeof(p));
-	memcpy(&p, given, size < sizeof(p) ? size : sizeof(p));
-	if (why)
-		memset(why, 0, sizeof(*why));
-	int r = identify(&p, &id, why);
+	struct identity id;
+	int r = begin(given, size, &p, &id, why);
 	if (r >= 0 && p.chroot)
 		r = enter_root(p.chroot, why);
 	if (r >= 0)

@@ -3,6 +3,7 @@
  * what other threads may do to them by their id.
  */
 #include "internal.h"
+#include "probes.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -108,6 +109,7 @@ void request_register(struct ss_request *req)
 {
 	struct ss_server *server = req->server;
 	req->registered = true;
+	PROBE(3, accept, server, req->id, ss_request_fd(req));
 	pthread_mutex_lock(&server->lock);
 	req->prev = server->requests.last;
 	if (req->prev)
@@ -293,6 +295,7 @@ static void close_pipe(struct rare *rare)
 void ss_request_end(struct ss_request *req, int status)
 {
 	struct ss_server *server = req->server;
+	PROBE(3, close, server, req->id, status);
 	self(server)->end_request(server, req, status);
 	count(&server->slot->ended);
 	stream_end(req);

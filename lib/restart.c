@@ -22,6 +22,8 @@ struct legacy {
 	char pid[ENTRY]; /* "LISTEN_PID=", to be completed by the child */
 	char fds_text[ENTRY];
 	char *names, *restarted;
+	/* Where the program may lie, one after the other; "" ends them. */
+	char *programs;
 };
 
 static const char *name_of(const struct ss_start *start, int fd)
@@ -57,6 +59,7 @@ static void free_legacy(struct legacy *legacy)
 	sys_free(legacy->env);
 	sys_free(legacy->names);
 	sys_free(legacy->restarted);
+	sys_free(legacy->programs);
 }
 
 static void list_listeners(const struct run *run, struct legacy *legacy)
@@ -83,9 +86,34 @@ static void list_listeners(const struct run *run, struct legacy *legacy)
 	}
 }
 
+/* A path, or where execvp(3) looks for a name: a new version may lie there.
+ * NULL: no memory. */
+static char *list_programs(const char *name)
+{
+	const char *path = getenv("PATH");
+	if (strchr(name, '/'))
+		path = "";
+	else if (!path)
+		path = "/bin:/usr/bin";
+	size_t places = 1, used = 0;
+	for (const char *p = path; *p; p++)
+		places += *p == ':';
+	size_t room = strlen(path) + places * (strlen(name) + 2) + 1;
+	char *list = sys_calloc(1, room);
+	for (; list && places && *name; places--) {
+		int n = (int)strcspn(path, ":");
+		used += (size_t)snprintf(list + used, room - used, "%.*s%s%s",
+					 n, path, n ? "/" : "", name) +
+			1;
+		path += n + 1;
+	}
+	return list;
+}
+
 /* All memory is had here: the child may only make system calls. */
 static int make_legacy(const struct run *run, struct legacy *legacy)
 {
+	const char *name = run->options.argv[0];
 	size_t entries = 0, kept = 0;
 	legacy->count = count_listeners(run);
 	size_t n = (size_t)legacy->count + 1;
@@ -95,8 +123,9 @@ static int make_legacy(const struct run *run, struct legacy *legacy)
 	legacy->env = sys_calloc(entries + 5, sizeof(*legacy->env));
 	legacy->names = sys_calloc(n + 1, START_NAME + 2);
 	legacy->restarted = sys_calloc(n + 1, ENTRY);
+	legacy->programs = list_programs(name ? name : "");
 	if (!legacy->fds || !legacy->env || !legacy->names ||
-	    !legacy->restarted)
+	    !legacy->restarted || !legacy->programs)
 		return -ENOMEM;
 	for (size_t i = 0; i < entries; i++)
 		if (!ours(environ[i]))
@@ -140,14 +169,40 @@ static bool place(struct legacy *legacy)
 	return true;
 }
 
-/* argv[0] where it is a path: a new version may lie there. */
+/* Whether the next place may have it, as execvp(3) sees it. */
+static bool not_here(int error)
+{
+	return error == ENOENT || error == ENOTDIR || error == EACCES ||
+	       error == ENODEV || error == ESTALE || error == ETIMEDOUT;
+}
+
+/* Returns why it cannot.  A name that is nowhere is whichever file runs. */
+static int execute(char *const *argv, const struct legacy *legacy)
+{
+	bool denied = false;
+	const char *at = legacy->programs;
+	for (; *at; at += strlen(at) + 1) {
+		sys_execve(at, argv, legacy->env);
+		if (!not_here(errno))
+			return errno;
+		denied |= errno == EACCES;
+	}
+	if (denied)
+		return EACCES;
+	if (!argv[0] || !strchr(argv[0], '/'))
+		sys_execve("/proc/self/exe", argv, legacy->env);
+	return errno;
+}
+
+/* Its parent is told of a failure by the byte that else says ready, 0. */
 static _Noreturn void be_reborn(char *const *argv, struct legacy *legacy)
 {
 	append_number(legacy->pid, (long)sys_getpid());
 	if (place(legacy)) {
 		signals_reset();
-		sys_execve(strchr(argv[0], '/') ? argv[0] : "/proc/self/exe",
-			   argv, legacy->env);
+		char error = (char)execute(argv, legacy);
+		ssize_t ignored = sys_write(FIRST + legacy->count, &error, 1);
+		(void)ignored;
 	}
 	sys_exit(FAILED);
 }
@@ -187,6 +242,15 @@ static void goes_on(struct run *run, const char *reason)
 	       "restart: process %ld %s: this one goes on", (long)pid, reason);
 }
 
+static void cannot_execute(struct run *run, int error)
+{
+	const char *name = run->options.argv[0];
+	char reason[256];
+	snprintf(reason, sizeof(reason), "cannot execute %.200s: %s",
+		 name ? name : "", strerror(error));
+	goes_on(run, reason);
+}
+
 /* What it has now is closed here, and no more: not shut down, not removed. */
 static void hand_on(struct run *run)
 {
@@ -210,8 +274,10 @@ static void ready_came(struct ss_server *server, struct ss_watch *watch)
 	struct run *run = server->run;
 	char byte;
 	ssize_t n = sys_read(watch->fd, &byte, 1);
-	if (n == 1)
+	if (n == 1 && !byte)
 		hand_on(run);
+	else if (n == 1)
+		cannot_execute(run, (unsigned char)byte);
 	else if (n == 0)
 		goes_on(run, "ended before it was ready");
 }

@@ -287,11 +287,66 @@ static const struct {
 
 START_TEST(privileges_of_unknown_users)
 {
+	const struct ss_privileges p = { .user = unknown[_i].user,
+					 .group = unknown[_i].group };
+	struct ss_diag checked, dropped;
+	ck_assert_int_eq(ss_check_privileges(&p, &checked), unknown[_i].code);
+	ck_assert_int_eq(ss_drop_privileges(&p, &dropped), unknown[_i].code);
+	ck_assert_str_eq(checked.text, unknown[_i].text);
+	ck_assert_str_eq(dropped.text, unknown[_i].text);
+	ck_assert_int_eq(checked.code, unknown[_i].code);
+	ck_assert_int_eq(dropped.code, unknown[_i].code);
+}
+END_TEST
+
+START_TEST(privileges_are_checked_and_nothing_is_changed)
+{
+	const struct ss_privileges good = { .user = "12345",
+					    .group = "12345",
+					    .chroot = "/",
+					    .no_new_privs = true };
+	const struct ss_privileges bad = { .chroot = "/dev/null" };
 	struct ss_diag why;
-	ck_assert_int_eq(drop(unknown[_i].user, unknown[_i].group, &why),
-			 unknown[_i].code);
-	ck_assert_str_eq(why.text, unknown[_i].text);
-	ck_assert_int_eq(why.code, unknown[_i].code);
+	uid_t uid = getuid();
+	gid_t gid = getgid();
+	int descriptors = open_descriptors();
+	ck_assert_int_eq(ss_check_privileges(&good, &why), 0);
+	ck_assert_str_eq(why.text, "");
+	ck_assert_int_eq(ss_check_privileges(&bad, &why), -ENOTDIR);
+	ck_assert_str_eq(why.text, "/dev/null: Not a directory");
+	ck_assert_int_eq((int)getuid(), (int)uid);
+	ck_assert_int_eq((int)getgid(), (int)gid);
+	ck_assert_int_eq(open_descriptors(), descriptors);
+}
+END_TEST
+
+static char told[256];
+
+static void note(void *arg, int level, struct ss_server *server, uint64_t id,
+		 const char *text)
+{
+	(void)arg, (void)level, (void)server, (void)id;
+	snprintf(told, sizeof(told), "%s", text);
+}
+
+static int unserved(struct ss_request *req)
+{
+	(void)req;
+	return 0;
+}
+
+START_TEST(privileges_are_needed_to_run)
+{
+	const struct ss_privileges p = { .user = "no-such-user" };
+	const struct ss_run_options options = { .privileges = &p };
+	static const struct ss_handler handler = { .handle = unserved };
+	struct ss_config config =
+		config_of(&models[0], &transports[0], &handler);
+	config.log = note;
+	struct ss_server *server = made(&config);
+	ck_assert_int_eq(ss_run(&server, 1, &options), 1);
+	ck_assert_str_eq(told, "no-such-user: no such user");
+	ck_assert_int_eq(ss_server_free(server), 0);
 }
 END_TEST
 
@@ -334,15 +389,23 @@ START_TEST(privileges_are_dropped_by_the_echo_server)
 }
 END_TEST
 
-START_TEST(privileges_are_needed_to_serve)
+/* Before it listens. */
+START_TEST(privileges_are_options_to_be_checked)
 {
+	static const char *const wrong[][3] = {
+		{ "--user", "no-such-user", "no such user" },
+		{ "--group", "no-such-group", "no such group" },
+		{ "--chroot", "/no/such/place", "No such file or directory" },
+	};
+	char expected[100];
+	snprintf(expected, sizeof(expected), "echo_server: %s: %s\n",
+		 wrong[_i][1], wrong[_i][2]);
 	program_run(&got, "",
-		    ARGV(demo("echo_server"), "--user", "no-such-user",
+		    ARGV(demo("echo_server"), wrong[_i][0], wrong[_i][1],
 			 "tcp://127.0.0.1:0"));
 	ck_assert_str_eq(got.out, "");
-	ck_assert_str_eq(got.err, "socketserver: error: no-such-user: no such "
-				  "user\n");
-	ck_assert_int_eq(got.status, 1);
+	ck_assert_str_eq(got.err, expected);
+	ck_assert_int_eq(got.status, 2);
 }
 END_TEST
 
@@ -357,9 +420,11 @@ Suite *t_privileges(void)
 	tcase_add_loop_test(tcase, privileges_that_stay_are_told, 0, wrong);
 	tcase_add_test(tcase, privileges_are_root_s_to_drop);
 	tcase_add_loop_test(tcase, privileges_of_unknown_users, 0, names);
+	tcase_add_test(tcase, privileges_are_checked_and_nothing_is_changed);
+	tcase_add_test(tcase, privileges_are_needed_to_run);
 	tcase = suite_case(suite, "echo server", NULL, NULL);
 	tcase_add_loop_test(tcase, privileges_are_dropped_by_the_echo_server, 0,
 			    plain_count);
-	tcase_add_test(tcase, privileges_are_needed_to_serve);
+	tcase_add_loop_test(tcase, privileges_are_options_to_be_checked, 0, 3);
 	return suite;
 }

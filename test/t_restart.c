@@ -231,6 +231,130 @@ START_TEST(restart_lets_conversations_end)
 }
 END_TEST
 
+/* ---- where it lies --------------------------------------------------------*/
+
+/* A name, and a PATH of which but the last place has it. */
+static const char *installed(void)
+{
+	static char path[300];
+	char places[400];
+	snprintf(path, sizeof(path), "%s/echo_server", scratch());
+	program_run(&got, "", ARGV("cp", demo("echo_server"), path));
+	ck_assert_int_eq(got.status, 0);
+	snprintf(places, sizeof(places), "/no/such/place:/dev/null::%s",
+		 scratch());
+	setenv("PATH", places, 1);
+	return path;
+}
+
+static void install_anew(const char *path)
+{
+	char next[300];
+	snprintf(next, sizeof(next), "%s.new", path);
+	setenv("PATH", "/bin:/usr/bin", 1);
+	program_run(&got, "", ARGV("cp", path, next));
+	ck_assert_int_eq(got.status, 0);
+	ck_assert_int_eq(rename(next, path), 0);
+}
+
+static const char *file_of(pid_t pid)
+{
+	static char file[512];
+	char link[64];
+	snprintf(link, sizeof(link), "/proc/%ld/exe", (long)pid);
+	ssize_t n = readlink(link, file, sizeof(file) - 1);
+	ck_assert_int_gt(n, 0);
+	file[n] = '\0';
+	return file;
+}
+
+/* Of a program that is known by its name; there is none: the one that runs. */
+START_TEST(restart_takes_the_new_version_in_path)
+{
+	char name[SS_ADDRESS_TEXT], url[SS_ADDRESS_TEXT];
+	struct program server = { 0 };
+	bool removed = _i;
+	adopt_orphans();
+	int fd = manager(name, sizeof(name));
+	setenv("NOTIFY_SOCKET", name, 1);
+	const char *path = installed();
+	program_start(&server,
+		      ARGV("echo_server", fresh_address(&transports[0])));
+	snprintf(url, sizeof(url), "%s", program_listening(&server));
+	ck_assert_str_eq(file_of(server.pid), path);
+	if (removed)
+		ck_assert_int_eq(unlink(path), 0);
+	else
+		install_anew(path);
+	ck_assert_ptr_nonnull(strstr(file_of(server.pid), " (deleted)"));
+	server.pid = restarted(&server, server.pid, fd, url);
+	if (removed)
+		ck_assert_ptr_nonnull(
+			strstr(file_of(server.pid), " (deleted)"));
+	else
+		ck_assert_str_eq(file_of(server.pid), path);
+	ck_assert(exchange(url));
+	program_stop(&server, SIGTERM, &got);
+	ck_assert_str_eq(got.err, "");
+	ck_assert_int_eq(got.status, 0);
+	close(fd);
+}
+END_TEST
+
+static void cannot_restart(struct program *server, const char *listening,
+			   const char *why)
+{
+	char url[SS_ADDRESS_TEXT];
+	snprintf(url, sizeof(url), "%s", listening);
+	for (int i = 0; i < 2; i++) {
+		kill(server->pid, SIGUSR2);
+		const char *line = program_error(server);
+		ck_assert_msg(strstr(line, why), "\"%s\"", line);
+		ck_assert(exchange(url));
+	}
+	program_stop(server, SIGTERM, &got);
+	ck_assert_str_eq(got.err, "");
+	ck_assert_int_eq(got.status, 0);
+}
+
+START_TEST(restart_of_what_may_not_be_executed)
+{
+	struct program server = { 0 };
+	const char *path = installed();
+	program_start(&server,
+		      ARGV("echo_server", fresh_address(&transports[0])));
+	const char *url = program_listening(&server);
+	ck_assert_int_eq(chmod(path, 0644), 0);
+	cannot_restart(&server, url,
+		       " cannot execute echo_server: Permission "
+		       "denied: this one goes on");
+}
+END_TEST
+
+/* By its path, and by its name: there is no /proc in there either. */
+START_TEST(restart_after_chroot)
+{
+	struct program server = { 0 };
+	if (geteuid() != 0) {
+		printf("skipped: the tests do not run as root\n");
+		return;
+	}
+	const char *path = installed(), *program = _i ? "echo_server" : path;
+	char room[300], why[400];
+	snprintf(room, sizeof(room), "%s/room", scratch());
+	ck_assert_int_eq(mkdir(room, 0700), 0);
+	/* Nobody may look into it then, its own leak checker neither. */
+	setenv("ASAN_OPTIONS", "detect_leaks=0", 1);
+	program_start(&server, ARGV(program, "--chroot", room,
+				    fresh_address(&transports[0])));
+	snprintf(why, sizeof(why),
+		 " cannot execute %s: No such file or directory: this one goes "
+		 "on",
+		 program);
+	cannot_restart(&server, program_listening(&server), why);
+}
+END_TEST
+
 /* ---- one that fails -------------------------------------------------------*/
 
 static int echo_line(struct ss_request *req)
@@ -279,7 +403,8 @@ static const struct {
 	const char *const *argv;
 	const char *said;
 } failures[] = {
-	{ nowhere, "ended before it was ready: this one goes on" },
+	{ nowhere, " cannot execute /no/such/program: No such file or "
+		   "directory: this one goes on" },
 	{ failing, "ended before it was ready: this one goes on" },
 	{ silent, "was not ready in time: this one goes on" },
 };
@@ -333,6 +458,10 @@ Suite *t_restart(void)
 	tcase_add_loop_test(tcase, restart_loses_no_client, 0, 2 * plain_count);
 	tcase_add_loop_test(tcase, restart_lets_conversations_end, 0,
 			    plain_count);
+	tcase = suite_case(suite, "program", NULL, NULL);
+	tcase_add_loop_test(tcase, restart_takes_the_new_version_in_path, 0, 2);
+	tcase_add_test(tcase, restart_of_what_may_not_be_executed);
+	tcase_add_loop_test(tcase, restart_after_chroot, 0, 2);
 	tcase = suite_case(suite, "failures", NULL, NULL);
 	tcase_add_loop_test(tcase, restart_that_fails_changes_nothing, 0,
 			    FAILURES * model_count);

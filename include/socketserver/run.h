@@ -88,6 +88,22 @@ static inline int ss_drop_privileges(const struct ss_privileges *privileges,
 	return ss_drop_privileges_sized(privileges, sizeof(*privileges), why);
 }
 
+/*
+ * Whether those can be told at all, and changes nothing: users and groups are
+ * known, chroot is a directory.  For a program's options, before there is a
+ * server.  As ss_drop_privileges; it may still lack the right to become that.
+ */
+static inline int ss_check_privileges(const struct ss_privileges *privileges,
+				      struct ss_diag *why);
+SS_API int ss_check_privileges_sized(const struct ss_privileges *privileges,
+				     size_t size, struct ss_diag *why);
+
+static inline int ss_check_privileges(const struct ss_privileges *privileges,
+				      struct ss_diag *why)
+{
+	return ss_check_privileges_sized(privileges, sizeof(*privileges), why);
+}
+
 /* ---- running --------------------------------------------------------------*/
 
 /* Zero is the default of every member. */
@@ -112,8 +128,9 @@ struct ss_run_options {
 	 * and the listeners that it has; when the new process is ready
 	 * (ss_run, with `start`) this one stops as by SIGTERM.  If it ends
 	 * before, or is not ready in time, it is killed, a line in the log
-	 * says so, and this one goes on.  argv[0] is what is executed, if it
-	 * is a path.  NULL: SIGUSR2 is left as it was.
+	 * says so, and this one goes on.  argv[0] is what is executed: a path,
+	 * or a name that is looked for in $PATH (execvp(3)), and where it is
+	 * not found, the file that runs.  NULL: SIGUSR2 is left as it was.
 	 */
 	char *const *argv;
 	int restart_ms; /* that time; 0: 10 s */

@@ -132,7 +132,9 @@ SS_API int ss_server_turn(struct ss_server *server, int64_t deadline);
 
 /*
  * For a foreign loop: call ss_server_turn(server, 0) whenever the descriptor
- * is readable or the deadline (ms of ss_now, SS_NONE: none) has come.
+ * is readable (by level) or the deadline (ms of ss_now, SS_NONE: none) has
+ * come.  The deadline is to be asked for after each turn and each ss_serve_fd;
+ * the descriptor is the same until ss_server_close.
  * -ENOTSUP: this build has no epoll(7), or workers serve.
  */
 SS_API int ss_server_pollfd(struct ss_server *server);

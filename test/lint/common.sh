@@ -65,6 +65,18 @@ in_tree() {
 		\( "$@" \) -print | sed 's|^\./||' | sort
 }
 
+# package_of FILE: what a demo of another library's loop is made with.
+package_of() {
+	sed -n "s/^PACKAGE_$(basename "$1" .c) := //p" Makefile
+}
+
+# lacked_by FILE: that, if it is not here.
+lacked_by() {
+	package=$(package_of "$1")
+	[ -z "$package" ] || pkg-config --exists "$package" 2>/dev/null ||
+		echo "$package"
+}
+
 # objects VARIANT-DIRECTORY: those of the library.
 objects() {
 	tr ' ' '\n' <"$1/libsocketserver.list"

@@ -32,6 +32,15 @@ cat /dev/null $pages | grep -Eo '^\.(.* )?F[no] "?ss_[a-z0-9_]+' |
 	sed 's/.*[ "]//' | sort -u | comm -23 - "$tmp/known" |
 	bad_lines 'no such function: '
 
+# Each static probe, and no other, is on its page.
+cat lib/*.c lib/*/*.c | grep -Eo 'PROBE\([0-9], [a-z_]+' | sed 's/.* //' |
+	sort -u >"$tmp/probes"
+[ -s "$tmp/probes" ] || bad 'cannot read the probes of lib'
+sed -n 's/^\.It Fn \([a-z_]*\) .*/\1/p' include/socketserver/ss_probes.7 |
+	sort -u >"$tmp/told"
+comm -23 "$tmp/probes" "$tmp/told" | bad_lines 'not in ss_probes(7): '
+comm -13 "$tmp/probes" "$tmp/told" | bad_lines 'no such probe: '
+
 # compiles FILE WHAT: as a reader's own program.
 compiles() {
 	grep -q '^[[:space:]]*#[[:space:]]*include' "$1" || return
