@@ -134,9 +134,8 @@ int engine_wait(struct ss_poller *poller, int ms)
 	int count = engine_fill(poller, fds, room);
 	if (count > room)
 		count = room;
-	int n = sys_poll(fds, (nfds_t)count, ms);
-	int r = n == -1 ? -errno : 0;
-	for (int i = 0; n > 0 && i < count; i++)
+	int r = poller_poll(fds, count, ms);
+	for (int i = 0; r > 0 && i < count; i++)
 		if (fds[i].revents && poller->fired_count < POLLER_FIRED)
 			poller->fired[poller->fired_count++] =
 				fire(poller, i, fds[i].revents);

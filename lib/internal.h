@@ -331,6 +331,7 @@ int loop_timeout(struct ss_server *server, int64_t deadline);
 /* poller.c */
 int poller_init(struct ss_poller *poller, struct ss_server *server);
 void poller_fini(struct ss_poller *poller);
+int poller_poll(struct pollfd *fds, int count, int ms);
 
 /* engine_epoll.c or engine_poll.c: the platform's part of pollers */
 int engine_init(struct ss_poller *poller);

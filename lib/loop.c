@@ -350,10 +350,9 @@ int loop_wait_any(struct ss_server *const *servers, int count, int64_t deadline)
 		any = servers[i];
 		n += engine_fill(&any->poller, fds + n, need - n);
 	}
-	int r = sys_poll(fds, (nfds_t)need, loop_timeout(any, deadline));
-	r = r == -1 && errno != EINTR ? -errno : 0;
+	int r = poller_poll(fds, need, loop_timeout(any, deadline));
 	sys_free(fds);
-	return r;
+	return r < 0 && r != -EINTR ? r : 0;
 }
 
 /* Any of those that are left; NULL: it has been shut down. */

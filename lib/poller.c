@@ -5,6 +5,19 @@
  */
 #include "internal.h"
 
+enum { STARVED_MS = 10 };
+
+/* poll(2), for loops: where the kernel has no memory for it, nothing has come,
+ * after a while. */
+int poller_poll(struct pollfd *fds, int count, int ms)
+{
+	int n = sys_poll(fds, (nfds_t)count, ms);
+	if (n >= 0 || errno != ENOMEM)
+		return n >= 0 ? n : -errno;
+	sys_poll(NULL, 0, ms >= 0 && ms < STARVED_MS ? ms : STARVED_MS);
+	return 0;
+}
+
 /* ---- watches --------------------------------------------------------------*/
 
 static int make_room(struct ss_poller *poller)

@@ -83,18 +83,19 @@ static const int ways[CALLS][WAYS] = {
 #endif
 };
 
-/* Where these last, the library tries for as long: it has been told to. */
-static bool lasts(int code)
+/* Where others last, the library tries for as long, as it has been told to; or
+ * has nothing left to wait by. */
+static bool lasts(enum call call, int code)
 {
-	return code != EINTR && code != ECONNABORTED && code != EPROTO &&
-	       code != ENOTCONN;
+	return call != CALL_poll && code != EINTR && code != ECONNABORTED &&
+	       code != EPROTO && code != ENOTCONN;
 }
 
 /* That way of a call to fail, of those that there are in this sweep; 0: none */
 static int code_of(enum call call, int way, bool lasting)
 {
 	for (int i = 0; i < WAYS && ways[call][i]; i++)
-		if ((!lasting || lasts(ways[call][i])) && way-- == 0)
+		if ((!lasting || lasts(call, ways[call][i])) && way-- == 0)
 			return ways[call][i];
 	return 0;
 }
