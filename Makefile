@@ -91,7 +91,7 @@ SONAME := libsocketserver.so.$(firstword $(subst ., ,$(VERSION)))
 
 HEADERS := $(sort $(wildcard include/socketserver/*.h))
 LIB_SRC := $(sort $(wildcard lib/*.[cS] lib/*/*.[cS]))
-HANDLER_SRC := $(sort $(wildcard handlers/*.c))
+HANDLER_SRC := $(sort $(wildcard handlers/*.[cS]))
 # Demos inside another library's loop, and its package.  epoll(7) is Linux's.
 PACKAGE_embed_event := libevent
 PACKAGE_embed_glib := glib-2.0
@@ -257,6 +257,9 @@ $(BUILD)/obj/%.o: %.S $(BUILD)/flags
 	@mkdir -p $(@D)
 	$(call say,AS)$(COMPILE) $(FLAGS_$(firstword $(subst /, ,$*))) \
 		-MMD -MP -c -o $@ $<
+
+# Which the assembler takes in.
+$(call object,handlers/metrics_page.S): handlers/metrics_page.html
 
 # A list of objects, for archives to follow files that go.
 $(BUILD)/%.list: FORCE

@@ -46,7 +46,8 @@ static inline int demo_announce(const char *program, struct ss_server *server)
 
 struct demo {
 	const char *program;
-	struct ss_server *server;
+	struct ss_server *const *servers;
+	int count;
 	struct ss_log_sink *log; /* NULL: none */
 };
 
@@ -54,7 +55,28 @@ static inline int demo_ready(void *arg)
 {
 	const struct demo *demo = arg;
 
-	return demo_announce(demo->program, demo->server);
+	for (int i = demo->count; i-- > 0;)
+		if (demo_announce(demo->program, demo->servers[i]) < 0)
+			return -1;
+	return 0;
+}
+
+/* All of them, or none: then the program's exit status is 1 where the system
+ * refused, 2 where the configuration makes no sense. */
+static inline int demo_make(const char *program, struct ss_server **servers,
+			    const struct ss_config *const *configs, int count)
+{
+	struct ss_diag why;
+
+	for (int i = 0; i < count; i++) {
+		if (ss_server_new(&servers[i], configs[i], &why) >= 0)
+			continue;
+		fprintf(stderr, "%s: %s\n", program, why.text);
+		while (i-- > 0)
+			ss_server_free(servers[i]);
+		return why.code == -EINVAL ? 2 : EXIT_FAILURE;
+	}
+	return EXIT_SUCCESS;
 }
 
 /* At SIGHUP: the log's file may have been rotated. */
@@ -66,21 +88,21 @@ static inline int demo_reload(void *arg)
 }
 
 /*
- * A server's whole life, until Ctrl-C or SIGTERM; returns the program's exit
- * status: 0, 1 where the system refused, 2 where the configuration makes no
- * sense.  `wanted` may be NULL.
+ * Servers' whole life, until Ctrl-C or SIGTERM; returns the program's exit
+ * status.  `servers` has room for them; `wanted` may be NULL.  The last is what
+ * the program is about, and announced first.
  */
-static inline int demo_run(const char *program, const struct ss_config *config,
-			   const struct ss_run_options *wanted)
+static inline int demo_run_all(const char *program, struct ss_server **servers,
+			       const struct ss_config *const *configs,
+			       int count, const struct ss_run_options *wanted)
 {
-	struct demo demo = { .program = program };
+	struct demo demo = { program, servers, count, NULL };
+	const struct ss_config *config = configs[count - 1];
 	struct ss_run_options options = { .once = false };
-	struct ss_diag why;
+	int status = demo_make(program, servers, configs, count);
 
-	if (ss_server_new(&demo.server, config, &why) < 0) {
-		fprintf(stderr, "%s: %s\n", program, why.text);
-		return why.code == -EINVAL ? 2 : EXIT_FAILURE;
-	}
+	if (status != EXIT_SUCCESS)
+		return status;
 	if (wanted != NULL)
 		options = *wanted;
 	options.ready = demo_ready;
@@ -91,10 +113,19 @@ static inline int demo_run(const char *program, const struct ss_config *config,
 	}
 	/* A standard output without reader is an error like others. */
 	signal(SIGPIPE, SIG_IGN);
-	int status = ss_run(&demo.server, 1, &options);
-
-	ss_server_free(demo.server);
+	status = ss_run(servers, count, &options);
+	while (count-- > 0)
+		ss_server_free(servers[count]);
 	return status;
+}
+
+/* The same of one. */
+static inline int demo_run(const char *program, const struct ss_config *config,
+			   const struct ss_run_options *wanted)
+{
+	struct ss_server *server = NULL;
+
+	return demo_run_all(program, &server, &config, 1, wanted);
 }
 
 #endif

@@ -12,6 +12,7 @@
 #include <getopt.h>
 #include <limits.h>
 #include <stdarg.h>
+#include <unistd.h>
 
 #include "handlers.h"
 
@@ -30,6 +31,10 @@ struct settings {
 	struct ss_log_options log;
 	bool log_wanted;
 	bool whoami;
+	const char *metrics; /* where its figures are; NULL: nowhere */
+	bool metrics_drain;
+	struct ss_metrics_page page;
+	struct ss_server *servers[2]; /* of the figures; and this */
 	const char *model;
 	bool verbose;
 	bool trace;
@@ -397,6 +402,10 @@ static const struct option_row rows[] = {
 	  .zero = SS_NONE },
 	{ "whoami", 0, NULL, "answer WHOAMI by the client's address", set_true,
 	  .offset = AT(whoami) },
+	{ "metrics", 0, "ADDRESS", "serve figures by HTTP: a page, /metrics",
+	  set_text, .offset = AT(metrics) },
+	{ "metrics-drain", 0, NULL, "with a button there that stops the server",
+	  set_true, .offset = AT(metrics_drain) },
 	{ "stdin", 0, NULL, "serve descriptor 0: for inetd, tcpserver",
 	  set_true, .offset = AT(from_stdin) },
 	{ "name", 0, "NAME", "of those sockets of systemd's that are meant",
@@ -515,6 +524,8 @@ static void use_guards(struct settings *settings)
 		wrong_use("--proxy-trust is for --proxy");
 	if (settings->proxy_wanted != PROXY_NO)
 		use_mixin(settings, &ss_proxy_mixin);
+	if (settings->metrics != NULL)
+		use_mixin(settings, &ss_metrics_mixin);
 	if (settings->access.allow != NULL || settings->access.deny != NULL)
 		use_mixin(settings, &ss_access_mixin);
 	if (limits->max_per_source != 0 || limits->rate != 0 ||
@@ -532,7 +543,7 @@ static void check_privileges(const struct settings *settings)
 }
 
 /* What systemd, inetd or tcpserver gives takes the place of addresses. */
-static void adopt(struct settings *settings)
+static void adopt(struct settings *settings, struct ss_config *figures)
 {
 	struct ss_config *config = &settings->config;
 	struct ss_start **start = &settings->run.start;
@@ -541,6 +552,8 @@ static void adopt(struct settings *settings)
 	struct ss_diag why;
 
 	if (ss_start_new(start, mode, &why) < 0 ||
+	    (settings->metrics != NULL &&
+	     ss_start_adopt(*start, NULL, figures, &why) < 0) ||
 	    ss_start_adopt(*start, settings->name, config, &why) < 0 ||
 	    ss_start_left(*start, &why) > 0)
 		wrong_use("%s", why.text);
@@ -564,6 +577,44 @@ static struct ss_log_sink *open_log(struct settings *settings)
 	config->log = ss_log_sink_write;
 	config->log_arg = sink;
 	return sink;
+}
+
+/* In whichever process the page is served: this one ends by its signal. */
+static void drain(void *arg)
+{
+	kill(*(pid_t *)arg, SIGTERM);
+}
+
+/*
+ * The server of the figures.  Fibers on the serving thread keep nobody waiting;
+ * where that thread itself serves clients one by one, it has a process.
+ */
+static struct ss_config figures_of(struct settings *settings)
+{
+	static const struct ss_fiber_options one_loop = { .loops = 1 };
+	static const struct ss_prefork_options one_worker = { .workers = 1 };
+	static pid_t self;
+	bool alone = strcmp(settings->model, "sync") == 0;
+	struct ss_config config = {
+		.addresses = { settings->metrics },
+		.transport = NULL,
+		.handler = &ss_metrics_handler,
+		.max_active = 64,
+		.user = &settings->page,
+	};
+
+	self = getpid();
+	if (alone)
+		config.mixins[0] =
+			(struct ss_use){ &ss_prefork_mixin, &one_worker };
+	config.mixins[alone] = (struct ss_use){ &ss_fiber_mixin, &one_loop };
+	settings->page.servers = &settings->servers[1];
+	settings->page.count = 1;
+	if (settings->metrics_drain) {
+		settings->page.drain = drain;
+		settings->page.drain_arg = &self;
+	}
+	return config;
 }
 
 /* What looks on stands leftmost, so that it sees all. */
@@ -601,12 +652,24 @@ int main(int argc, char *argv[])
 	parse_options(&settings, argc, argv);
 	parse_addresses(&settings, argc - optind, argv + optind);
 	check_privileges(&settings);
-	adopt(&settings);
+	if (settings.metrics_drain && settings.metrics == NULL)
+		wrong_use("--metrics-drain is for --metrics");
+	struct ss_config figures = figures_of(&settings);
+
+	adopt(&settings, &figures);
 	settings.run.privileges = &settings.privileges;
 	settings.run.argv = argv;
 	compose(&settings);
 	struct ss_log_sink *sink = open_log(&settings);
-	int status = demo_run(PROGRAM, &settings.config, &settings.run);
+
+	figures.log = settings.config.log;
+	figures.log_arg = settings.config.log_arg;
+	/* That of the figures begins before one that keeps the thread busy. */
+	const struct ss_config *configs[] = { &figures, &settings.config };
+	int left_out = settings.metrics == NULL;
+	int status =
+		demo_run_all(PROGRAM, settings.servers + left_out,
+			     configs + left_out, 2 - left_out, &settings.run);
 
 	ss_log_sink_free(sink);
 	ss_start_free(settings.run.start);

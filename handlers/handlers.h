@@ -44,5 +44,27 @@ extern const struct ss_handler ss_greeting_handler;
  */
 extern const struct ss_handler ss_relay_handler;
 
+/*
+ * Figures of servers over HTTP: for Prometheus at /metrics, and a page at /.
+ * What it shows is its server's `user`: such a struct.
+ *
+ * It goes into a server of its own, in the process that made the others (a
+ * worker of its own is such a process, too): under fiber with one loop, it
+ * keeps none of them waiting.  They show most with ss_metrics_mixin.
+ */
+struct ss_metrics_page {
+	struct ss_server *const *servers;
+	const char *const *names; /* NULL: by the first address of each */
+	int count;
+	/*
+	 * What the page's button does, after a question: such as to end the
+	 * program gracefully.  On the handler's thread, once the answer is
+	 * sent.  NULL: there is no button.
+	 */
+	void (*drain)(void *arg);
+	void *drain_arg;
+};
+extern const struct ss_handler ss_metrics_handler;
+
 SS_END_DECLS
 #endif

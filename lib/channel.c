@@ -144,7 +144,11 @@ static ssize_t sock_read(struct ss_channel *channel, void *buf, size_t n,
 		flags = source->flags & SS_SOURCE_BLOCKS ? 0 : MSG_DONTWAIT;
 	}
 	bool whole;
+	if (!flags)
+		progress_blocks(channel->req, POLLIN);
 	ssize_t r = take(source, buf, n, flags, &whole);
+	if (!flags)
+		progress_waits(channel->req, SS_WAITS_NOTHING);
 	if (r == -1)
 		return errno == EAGAIN || errno == EWOULDBLOCK
 			       ? block_on(sock, POLLIN, block)

@@ -474,6 +474,13 @@ struct rare {
 	struct ss_request *streams; /* a request's further ones; lock */
 };
 
+/* How far it has come: written by its runner alone, read by anybody. */
+struct progress {
+	atomic_ullong bytes_in, bytes_out;
+	atomic_uchar waits; /* enum ss_waits */
+	atomic_int pid;	    /* of the child that serves it; 0: none */
+};
+
 enum request_cancel {
 	CANCEL_NONE,
 	CANCEL_HALF,
@@ -500,7 +507,8 @@ struct ss_request {
 	int64_t accepted_at;
 	int64_t deadline; /* of the call in progress */
 	size_t sent;
-	atomic_ullong bytes_in, bytes_out; /* written by the runner alone */
+	struct progress *_Atomic progress; /* its own, or what is shown */
+	struct progress own;
 
 	pthread_t runner; /* lock */
 	pid_t pid;	  /* lock */
@@ -546,6 +554,15 @@ void request_refuse(struct ss_request *req, enum ss_refused reason, int status);
 void requests_free_spares(struct ss_server *server);
 struct rare *request_rare(struct ss_request *req);
 
+/* progress.c */
+/* Its handler begins, has ended: timed where that is shown. */
+void progress_begin(struct ss_request *req);
+void progress_end(struct ss_request *req);
+/* A call of this stream, a request or a further one, waits for that. */
+void progress_blocks(struct ss_request *req, short events);
+/* What another thread sees of a request that lives. */
+void progress_look(const struct ss_request *req, struct ss_snapshot *shot);
+
 /* streams.c */
 void streams_free(struct ss_request *req);
 
@@ -558,6 +575,7 @@ int timeout_struck(struct ss_request *req);
 int timeout_interrupted(struct ss_request *req);
 bool timeout_total(struct ss_request *req, int64_t *deadline);
 int timeout_overdue(struct ss_request *req);
+bool between_messages(const struct ss_request *req);
 
 /* channel.c */
 size_t channel_socket_size(void);
@@ -645,6 +663,24 @@ static inline int64_t now(struct ss_server *server)
 static inline struct ss_request *owner_of(struct ss_request *req)
 {
 	return req->rare && req->rare->owner ? req->rare->owner : req;
+}
+
+/* By who runs it. */
+static inline struct progress *progress_of(const struct ss_request *req)
+{
+	return atomic_load_explicit(&req->progress, memory_order_relaxed);
+}
+
+static inline void progress_waits(struct ss_request *req, enum ss_waits waits)
+{
+	atomic_store_explicit(&progress_of(req)->waits, (unsigned char)waits,
+			      memory_order_relaxed);
+}
+
+static inline uint64_t bytes_in(const struct ss_request *req)
+{
+	return atomic_load_explicit(&progress_of(req)->bytes_in,
+				    memory_order_relaxed);
 }
 
 static inline void count(atomic_ullong *counter)

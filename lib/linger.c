@@ -38,6 +38,7 @@ static void linger(struct ss_server *server, struct ss_request *req)
 		int r = discard(source, &left);
 		if (r < 0)
 			return;
+		progress_waits(req, SS_WAITS_INPUT);
 		if (r == 0 && self(server)->wait(server, req, source, POLLIN,
 						 deadline) < 0)
 			return;

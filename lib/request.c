@@ -56,6 +56,8 @@ struct ss_request *request_alloc(struct ss_server *server, size_t space)
 	req->server = server;
 	req->space = (uint32_t)space;
 	req->deadline = SS_NONE;
+	atomic_init(&req->own.waits, SS_WAITS_TURN);
+	atomic_init(&req->progress, &req->own);
 	return req;
 }
 
@@ -162,6 +164,7 @@ static void begin_running(struct ss_request *req)
 	req->runner = pthread_self();
 	pthread_mutex_unlock(&server->lock);
 	req->phase = SS_PHASE_HANDSHAKE;
+	progress_begin(req);
 }
 
 static void count_bytes(struct ss_request *req)
@@ -184,6 +187,7 @@ static int conclude(struct ss_request *req, int r)
 	else if (r < 0)
 		accept_error(server, req, r, (enum ss_phase)req->phase);
 	streams_free(req);
+	progress_end(req);
 	self(server)->shutdown_request(server, req);
 	count_bytes(req);
 	return r;
@@ -208,6 +212,7 @@ static int step_aside(struct ss_request *req)
 {
 	stream_rest(req);
 	timeout_deadline(req, POLLIN);
+	progress_blocks(req, POLLIN);
 	req->resumed = true;
 	return SS_AGAIN;
 }
@@ -220,6 +225,7 @@ int ss_request_step(struct ss_request *req)
 		req->replying = false;
 		write_finish(req);
 	} else if (req->steps) {
+		progress_waits(req, SS_WAITS_NOTHING);
 		r = base_resume(server, req);
 	} else {
 		begin_running(req);
@@ -396,10 +402,10 @@ static void take_snapshot(struct ss_request *req, struct ss_snapshot *shot)
 	shot->id = req->id;
 	ss_request_peer(req, &shot->peer);
 	shot->age_ms = now(req->server) - req->accepted_at;
-	ss_request_bytes(req, &shot->bytes_in, &shot->bytes_out);
-	shot->running = req->entered;
-	shot->idle = atomic_load(&req->idle);
 	shot->pid = req->pid;
+	progress_look(req, shot);
+	shot->running = req->entered;
+	shot->idle |= atomic_load(&req->idle);
 }
 
 int ss_each(struct ss_server *server,
@@ -582,10 +588,9 @@ uint64_t ss_request_id(const struct ss_request *req)
 void ss_request_bytes(const struct ss_request *req, uint64_t *in, uint64_t *out)
 {
 	if (in)
-		*in = atomic_load_explicit(&req->bytes_in,
-					   memory_order_relaxed);
+		*in = bytes_in(req);
 	if (out)
-		*out = atomic_load_explicit(&req->bytes_out,
+		*out = atomic_load_explicit(&progress_of(req)->bytes_out,
 					    memory_order_relaxed);
 }
 

@@ -161,10 +161,13 @@ size_t stream_room(const struct ss_request *req)
 int stream_wait(struct ss_request *req, const struct ss_block *block)
 {
 	struct ss_server *server = req->server;
+	struct ss_request *owner = owner_of(req);
 	int64_t deadline = nearest(req->deadline, block->until);
 	req->streak = 0;
-	int r = self(server)->wait(server, owner_of(req), block->source,
-				   block->events, deadline);
+	progress_blocks(req, block->events);
+	int r = self(server)->wait(server, owner, block->source, block->events,
+				   deadline);
+	progress_waits(owner, SS_WAITS_NOTHING);
 	if (block->source)
 		block->source->flags &= ~(unsigned)SS_SOURCE_DRY;
 	if (r != -ETIMEDOUT)
@@ -184,9 +187,8 @@ ssize_t stream_eof(struct ss_request *req)
 
 static void note_input(struct ss_request *req, size_t n)
 {
-	uint64_t in =
-		atomic_load_explicit(&req->bytes_in, memory_order_relaxed);
-	atomic_store_explicit(&req->bytes_in, in + n, memory_order_relaxed);
+	atomic_store_explicit(&progress_of(req)->bytes_in, bytes_in(req) + n,
+			      memory_order_relaxed);
 	req->midway = true;
 	if (atomic_load_explicit(&req->idle, memory_order_relaxed))
 		atomic_store_explicit(&req->idle, false, memory_order_release);
@@ -462,7 +464,8 @@ int ss_request_set_packet(struct ss_request *req, const void *data, size_t n,
 {
 	req->dgram = true;
 	req->truncated = truncated;
-	atomic_store_explicit(&req->bytes_in, n, memory_order_relaxed);
+	atomic_store_explicit(&progress_of(req)->bytes_in, n,
+			      memory_order_relaxed);
 	if (!n)
 		return 0;
 	struct buffer *in = buffer_grow(&req->in, n);

@@ -87,7 +87,7 @@ static void offer(struct ss_request *req, int64_t from, int ms,
 }
 
 /* A message that is in the buffer in part has begun. */
-static bool between_messages(const struct ss_request *req)
+bool between_messages(const struct ss_request *req)
 {
 	return !req->midway && !stream_buffered(req);
 }
@@ -107,13 +107,11 @@ int64_t timeout_compute(struct ss_request *req, short events)
 		return SS_NONE;
 	const struct ss_timeouts *t = req->timeouts;
 	int64_t at = now(req->server);
-	uint64_t in =
-		atomic_load_explicit(&req->bytes_in, memory_order_relaxed);
 	offer(req, owner->accepted_at, t->total_ms, SS_TIMEOUT_TOTAL);
 	if (owner->phase < SS_PHASE_SETUP)
 		offer(req, owner->accepted_at, t->handshake_ms,
 		      SS_TIMEOUT_HANDSHAKE);
-	if ((events & POLLIN) && !in && t->first_byte_ms > 0)
+	if ((events & POLLIN) && !bytes_in(req) && t->first_byte_ms > 0)
 		offer(req, req->accepted_at, t->first_byte_ms,
 		      SS_TIMEOUT_FIRST_BYTE);
 	else if ((events & POLLIN) && between_messages(req) && t->idle_ms > 0)

@@ -173,7 +173,9 @@ int ss_wait_any(struct ss_request *req, struct ss_wait *waits, int count,
 	if (r < 0)
 		return r;
 	bool bounded = timeout_total(req, &deadline);
+	progress_waits(req, count ? SS_WAITS_OTHERS : SS_WAITS_TIME);
 	r = self(server)->wait_any(server, req, waits, count, deadline);
+	progress_waits(req, SS_WAITS_NOTHING);
 	return r == 0 && bounded ? timeout_struck(req) : r;
 }
 
@@ -187,7 +189,10 @@ int ss_wait_fd(struct ss_request *req, int fd, short events, int64_t deadline)
 int ss_offload(struct ss_request *req, int (*fn)(void *arg), void *arg)
 {
 	req = owner_of(req);
-	return self(req->server)->offload(req->server, req, fn, arg);
+	progress_waits(req, SS_WAITS_OFFLOAD);
+	int r = self(req->server)->offload(req->server, req, fn, arg);
+	progress_waits(req, SS_WAITS_NOTHING);
+	return r;
 }
 
 int ss_sleep(struct ss_request *req, int ms)

@@ -22,9 +22,9 @@ static size_t write_room(const struct ss_request *req)
 
 static void note_output(struct ss_request *req, size_t n)
 {
-	uint64_t out =
-		atomic_load_explicit(&req->bytes_out, memory_order_relaxed);
-	atomic_store_explicit(&req->bytes_out, out + n, memory_order_relaxed);
+	atomic_ullong *bytes = &progress_of(req)->bytes_out;
+	uint64_t out = atomic_load_explicit(bytes, memory_order_relaxed);
+	atomic_store_explicit(bytes, out + n, memory_order_relaxed);
 }
 
 /* ---- the loop -------------------------------------------------------------*/

@@ -476,6 +476,29 @@ SS_API int ss_request_set_handler(struct ss_request *req,
 /* The process that serves it, for ss_each. */
 SS_API void ss_request_set_pid(struct ss_request *req, pid_t pid);
 
+/*
+ * How far a request has come: where it is told to others.  For layers that lay
+ * it in ss_shared_alloc memory, so that other processes can look.
+ */
+struct ss_progress {
+	uint64_t opaque[4];
+};
+/*
+ * From now on it is told there; NULL: where only this process sees it, as in
+ * the beginning.  In the process that accepts, on the thread that has the
+ * request: before it is served, and when it has ended.
+ */
+SS_API void ss_request_show(struct ss_request *req,
+			    struct ss_progress *progress);
+/*
+ * Any process.  Fills in bytes_in, bytes_out, running, idle and waits, and pid
+ * where a child serves it.  began: when the handler did, in us of the monotonic
+ * clock; took: for how many us it ran; -1: it has not.  Both may be NULL.
+ */
+SS_API void ss_progress_read(const struct ss_progress *progress,
+			     struct ss_snapshot *snapshot, int64_t *began,
+			     int64_t *took);
+
 /* A descriptor that the serving loop watches; the caller's memory. */
 struct ss_watch {
 	int fd;

@@ -287,6 +287,61 @@ static inline int ss_limits_get(struct ss_server *server,
 /* ---- a look inside --------------------------------------------------------*/
 
 /*
+ * Metrics: how long requests take, and which there are now, over all processes
+ * of the server, from any of them.  Stands where it sees who is turned away:
+ * left of access and limits, but right of ss_proxy_mixin, so that it shows the
+ * client and not the balancer.
+ */
+SS_API extern const struct ss_layer ss_metrics_mixin;
+struct ss_metrics_options {
+	/* Requests that are told of at a time, 192 bytes each; 0: 1024;
+	 * SS_NONE: none; at most 2^20.  All others are counted. */
+	int max_shown;
+};
+
+/* How long so many took, in microseconds. */
+enum { SS_LATENCY_STEPS = 36 };
+struct ss_latency {
+	uint64_t count;
+	uint64_t sum_us;
+	/* So many percent took no longer; at most a sixteenth too high. */
+	uint64_t p50_us, p90_us, p99_us, p999_us, max_us;
+	uint64_t below[SS_LATENCY_STEPS]; /* [i]: took less than 2^i */
+};
+
+struct ss_metrics {
+	uint64_t shown;	 /* live requests that ss_metrics_each tells of */
+	uint64_t hidden; /* others, for which there was no place */
+	/* Of requests that were served, and have ended: from setup to finish,
+	 * and from accept to the end. */
+	struct ss_latency handler;
+	struct ss_latency request;
+};
+
+/* Of all processes; any thread, any of them.  0; -ENOTSUP: the server does not
+ * have the layer. */
+static inline int ss_metrics_get(struct ss_server *server,
+				 struct ss_metrics *metrics);
+SS_API int ss_metrics_get_sized(struct ss_server *server,
+				struct ss_metrics *metrics, size_t size);
+
+static inline int ss_metrics_get(struct ss_server *server,
+				 struct ss_metrics *metrics)
+{
+	return ss_metrics_get_sized(server, metrics, sizeof(*metrics));
+}
+
+/*
+ * As ss_each, but for the live requests of all processes, as far as there are
+ * places for them; `pid` is the process that serves it.  No lock is held: fn
+ * may take its time.  -ENOTSUP as above.
+ */
+SS_API int ss_metrics_each(struct ss_server *server,
+			   int (*fn)(void *arg,
+				     const struct ss_snapshot *snapshot),
+			   void *arg);
+
+/*
  * Tells every operation by name, as it begins, to a function, by default to
  * the log (level debug).  Stands anywhere in the list, and tells what reaches
  * that place.

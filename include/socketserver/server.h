@@ -238,6 +238,24 @@ static inline void ss_server_stats(struct ss_server *server,
 	ss_server_stats_sized(server, stats, sizeof(*stats));
 }
 
+/* What a request is waiting for. */
+enum ss_waits {
+	SS_WAITS_UNKNOWN, /* a child serves it, and tells nobody */
+	SS_WAITS_TURN,	  /* to be served: a place, a thread, a processor */
+	SS_WAITS_NOTHING, /* its handler runs, or blocks on its own account */
+	SS_WAITS_MESSAGE, /* between messages: for its client's next one */
+	SS_WAITS_INPUT,	  /* for more from its client, or the first byte */
+	SS_WAITS_OUTPUT,  /* for its client to take what is written */
+	SS_WAITS_TIME,	  /* it sleeps */
+	SS_WAITS_OTHERS,  /* for several at once, or other descriptors */
+	SS_WAITS_OFFLOAD, /* for what it has given to ss_offload */
+	SS_WAITS_MAX,
+};
+
+/* In a word: "unknown", "queued", "running", "idle", "reading", "writing",
+ * "sleeping", "waiting", "offloaded". */
+SS_API const char *ss_waits_name(int waits);
+
 /*
  * What is told to the log from now on, in this process and in every worker and
  * child of the server, whichever of them calls: an enum ss_log_level, SS_NONE:
@@ -249,8 +267,9 @@ SS_API int ss_set_log_level(struct ss_server *server, int level);
 SS_API int ss_log_level(const struct ss_server *server);
 
 /*
- * A live request, as it was a moment ago; where a child serves it, its bytes
- * and idleness are not seen from here.
+ * A live request, as it was a moment ago.  Where a child serves it, its bytes,
+ * its idleness and what it waits for are seen from here only where a layer
+ * shows them (ss_metrics_mixin).  The library may add members at the end.
  */
 struct ss_snapshot {
 	uint64_t id;
@@ -261,6 +280,7 @@ struct ss_snapshot {
 	bool running; /* false: queued */
 	bool idle;    /* between messages */
 	pid_t pid;    /* forking: the child; else 0 */
+	enum ss_waits waits;
 };
 
 /*

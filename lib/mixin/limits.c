@@ -145,7 +145,7 @@ static void lim_fini(struct ss_server *server)
 }
 
 /* Not from init: a layer to the left may have workers. */
-static int lim_server_bind(struct ss_server *server)
+static int make_sources(struct ss_server *server)
 {
 	struct limits *limits = limits_of(server);
 	bool forks = counted_in_children(server);
@@ -158,7 +158,23 @@ static int lim_server_bind(struct ss_server *server)
 	if (r < 0)
 		return ss_refuse(server, r, "limits: no memory for %d sources",
 				 limits->options.max_sources);
-	return ss_super(server, &ss_limits_mixin)->server_bind(server);
+	return 0;
+}
+
+static int lim_server_bind(struct ss_server *server)
+{
+	int r = make_sources(server);
+	return r < 0 ? r
+		     : ss_super(server, &ss_limits_mixin)->server_bind(server);
+}
+
+/* A server that is given a connection is not bound. */
+static int lim_server_activate(struct ss_server *server)
+{
+	int r = make_sources(server);
+	return r < 0 ? r
+		     : ss_super(server, &ss_limits_mixin)
+			       ->server_activate(server);
 }
 
 /* ---- a client comes -------------------------------------------------------*/
@@ -338,6 +354,7 @@ const struct ss_layer ss_limits_mixin = {
 	.fini = lim_fini,
 	.ops = {
 		.server_bind = lim_server_bind,
+		.server_activate = lim_server_activate,
 		.verify_request = lim_verify_request,
 		.end_request = lim_end_request,
 		.worker_ended = lim_worker_ended,
