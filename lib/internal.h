@@ -130,6 +130,7 @@ struct run {
 	pid_t pid;
 	atomic_uint asked; /* enum run_ask; by handlers of signals */
 	bool serving;
+	bool beside; /* a handler waits, and others have a turn */
 	int64_t watchdog_at;
 	/* restart.c */
 	pid_t reborn;	  /* the new process that is not ready yet; 0: none */
@@ -137,7 +138,7 @@ struct run {
 	struct ss_watch ready_watch;
 	bool handed; /* it is ready, and has the listeners */
 	bool again;  /* the shutdown on its way is not for the end */
-	struct ss_server **beside; /* close.c: those that close together */
+	struct ss_server **chosen; /* those that wait together now */
 };
 
 struct ss_server {
@@ -321,6 +322,13 @@ int loop_wait(struct ss_server *server, int64_t deadline);
  */
 int loop_wait_any(struct ss_server *const *servers, int count,
 		  int64_t deadline);
+/*
+ * poll(2) for a handler on the serving thread, until the deadline.  Servers
+ * that ss_run serves beside, and that never keep their thread waiting, have
+ * their turns meanwhile.
+ */
+int loop_poll(struct ss_server *server, struct pollfd *fds, int count,
+	      int64_t deadline);
 int loop_step(struct ss_server *server, int64_t deadline, int budget);
 void loop_listen(struct ss_server *server);
 /* Takes nobody, and serves until all requests have ended, or ss_shutdown. */
