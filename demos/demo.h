@@ -65,22 +65,32 @@ static inline int demo_reload(void *arg)
 	return ss_log_sink_reopen(demo->log);
 }
 
-/*
- * A server's whole life, until Ctrl-C or SIGTERM; returns the program's exit
- * status: 0, 1 where the system refused, 2 where the configuration makes no
- * sense.  `wanted` may be NULL.
- */
-static inline int demo_run(const char *program, const struct ss_config *config,
-			   const struct ss_run_options *wanted)
+/* 0, or the program's exit status: 1 where the system refused, 2 where the
+ * configuration makes no sense. */
+static inline int demo_new(const char *program, const struct ss_config *config,
+			   struct ss_server **server)
 {
-	struct demo demo = { .program = program };
-	struct ss_run_options options = { .once = false };
 	struct ss_diag why;
 
-	if (ss_server_new(&demo.server, config, &why) < 0) {
-		fprintf(stderr, "%s: %s\n", program, why.text);
-		return why.code == -EINVAL ? 2 : EXIT_FAILURE;
-	}
+	if (ss_server_new(server, config, &why) == 0)
+		return 0;
+	fprintf(stderr, "%s: %s\n", program, why.text);
+	return why.code == -EINVAL ? 2 : EXIT_FAILURE;
+}
+
+/*
+ * Servers, of which the first, of that configuration, is announced, until
+ * Ctrl-C or SIGTERM; frees them, and returns the program's exit status.
+ * `wanted` may be NULL.
+ */
+static inline int demo_serve(const char *program,
+			     const struct ss_config *config,
+			     struct ss_server *const *all, int count,
+			     const struct ss_run_options *wanted)
+{
+	struct demo demo = { .program = program, .server = all[0] };
+	struct ss_run_options options = { .once = false };
+
 	if (wanted != NULL)
 		options = *wanted;
 	options.ready = demo_ready;
@@ -91,10 +101,22 @@ static inline int demo_run(const char *program, const struct ss_config *config,
 	}
 	/* A standard output without reader is an error like others. */
 	signal(SIGPIPE, SIG_IGN);
-	int status = ss_run(&demo.server, 1, &options);
+	int status = ss_run(all, count, &options);
 
-	ss_server_free(demo.server);
+	while (count > 0)
+		ss_server_free(all[--count]);
 	return status;
+}
+
+/* A server's whole life. */
+static inline int demo_run(const char *program, const struct ss_config *config,
+			   const struct ss_run_options *wanted)
+{
+	struct ss_server *server;
+	int status = demo_new(program, config, &server);
+
+	return status != 0 ? status
+			   : demo_serve(program, config, &server, 1, wanted);
 }
 
 #endif

@@ -38,6 +38,9 @@ struct settings {
 	const char *name;
 	struct ss_privileges privileges;
 	struct ss_run_options run;
+	const char *control; /* a path; NULL: none */
+	struct ss_config control_config;
+	char control_url[SS_ADDRESS_TEXT];
 };
 
 SS_PRINTF(1, 2)
@@ -409,6 +412,8 @@ static const struct option_row rows[] = {
 	  .offset = AT(privileges.chroot) },
 	{ "no-new-privs", 0, NULL, "never has more privileges", set_true,
 	  .offset = AT(privileges.no_new_privs) },
+	{ "control", 0, "PATH", "a Unix socket for ssctl", set_text,
+	  .offset = AT(control) },
 	{ "verbose", 'v', NULL, "tell connects, bytes, ends", set_true,
 	  .offset = AT(verbose) },
 	{ "trace", 0, NULL, "tell every operation", set_true,
@@ -531,6 +536,29 @@ static void check_privileges(const struct settings *settings)
 		wrong_use("%s", why.text);
 }
 
+/* For ssctl: a server of its own, beside the one that it controls. */
+static void configure_control(struct settings *settings)
+{
+	static const struct ss_fiber_options one_loop = { .loops = 1 };
+	static const struct ss_socket_options sockets = { .set_mode = true,
+							  .mode = 0600 };
+
+	if (settings->run.once || settings->from_stdin)
+		wrong_use("--control is for servers that stay");
+	snprintf(settings->control_url, sizeof(settings->control_url),
+		 "unix:%s", settings->control);
+	settings->control_config = (struct ss_config){
+		.addresses = { settings->control_url },
+		.transport = &ss_unix_stream_server,
+		.transport_options = &sockets,
+		.mixins = { { &ss_fiber_mixin, &one_loop } },
+		.handler = &ss_control_handler,
+		.max_active = 16,
+		.full = SS_FULL_REFUSE,
+		.refusal = "error: too many are in control\n",
+	};
+}
+
 /* What systemd, inetd or tcpserver gives takes the place of addresses. */
 static void adopt(struct settings *settings)
 {
@@ -541,6 +569,9 @@ static void adopt(struct settings *settings)
 	struct ss_diag why;
 
 	if (ss_start_new(start, mode, &why) < 0 ||
+	    (settings->control != NULL &&
+	     ss_start_adopt(*start, NULL, &settings->control_config, &why) <
+		     0) ||
 	    ss_start_adopt(*start, settings->name, config, &why) < 0 ||
 	    ss_start_left(*start, &why) > 0)
 		wrong_use("%s", why.text);
@@ -588,6 +619,29 @@ static void compose(struct settings *settings)
 	settings->config.transport_options = &settings->sockets;
 }
 
+static int serve(struct settings *settings)
+{
+	struct ss_server *servers[2];
+	struct ss_control control = { .servers = servers, .count = 1 };
+
+	if (settings->control == NULL)
+		return demo_run(PROGRAM, &settings->config, &settings->run);
+	int status = demo_new(PROGRAM, &settings->config, &servers[0]);
+
+	if (status != 0)
+		return status;
+	settings->control_config.user = &control;
+	settings->control_config.log_level = settings->config.log_level;
+	settings->control_config.log = settings->config.log;
+	settings->control_config.log_arg = settings->config.log_arg;
+	status = demo_new(PROGRAM, &settings->control_config, &servers[1]);
+	if (status == 0)
+		return demo_serve(PROGRAM, &settings->config, servers, 2,
+				  &settings->run);
+	ss_server_free(servers[0]);
+	return status;
+}
+
 int main(int argc, char *argv[])
 {
 	struct settings settings = {
@@ -601,12 +655,14 @@ int main(int argc, char *argv[])
 	parse_options(&settings, argc, argv);
 	parse_addresses(&settings, argc - optind, argv + optind);
 	check_privileges(&settings);
+	if (settings.control != NULL)
+		configure_control(&settings);
 	adopt(&settings);
 	settings.run.privileges = &settings.privileges;
 	settings.run.argv = argv;
 	compose(&settings);
 	struct ss_log_sink *sink = open_log(&settings);
-	int status = demo_run(PROGRAM, &settings.config, &settings.run);
+	int status = serve(&settings);
 
 	ss_log_sink_free(sink);
 	ss_start_free(settings.run.start);
