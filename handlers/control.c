@@ -176,6 +176,7 @@ static int control_setup(struct ss_request *req)
 	if (allowed(req))
 		return 0;
 	ss_printf(req, "error: only for the user who runs it, and root\n");
+	ss_flush(req);
 	return ss_fail(req, -EACCES, "another user");
 }
 
