@@ -22,6 +22,7 @@ PREFIX ?= /usr/local
 LIBDIR ?= $(PREFIX)/lib
 INCLUDEDIR ?= $(PREFIX)/include
 MANDIR ?= $(PREFIX)/share/man
+BINDIR ?= $(PREFIX)/bin
 DESTDIR ?=
 INSTALL ?= install
 CLANG_FORMAT ?= clang-format
@@ -114,8 +115,9 @@ SUITES := $(filter $(SUITES),$(LONGEST)) $(filter-out $(LONGEST),$(SUITES))
 # By itself gdb loads what lies beside a library under this name.
 GDB_SRC := lib/fiber/fibers-gdb.py
 # Those of what is installed.
+INSTALLED_DEMOS := ssctl
 MAN := $(sort $(foreach s,3 5 7,$(wildcard include/*/*.$s lib/*.$s \
-	lib/*/*.$s)))
+	lib/*/*.$s)) $(INSTALLED_DEMOS:%=demos/%.1))
 FORMATTED := $(sort $(HEADERS) $(wildcard $(foreach d,lib lib/* handlers \
 	demos test test/* test/bench/*,$d/*.c $d/*.h)))
 
@@ -237,7 +239,7 @@ help: ## this list
 	@echo 'PROBES=no: no static probes for tracers$(if $(SDT),, (nor are \
 there any without sys/sdt.h: systemtap-sdt-dev))'
 	@echo 'SS_JOBS=suites that make test runs at a time, by default one or four a processor'
-	@echo 'CC CFLAGS CPPFLAGS LDFLAGS  PREFIX DESTDIR LIBDIR INCLUDEDIR MANDIR'
+	@echo 'CC CFLAGS CPPFLAGS LDFLAGS  PREFIX DESTDIR BINDIR LIBDIR INCLUDEDIR MANDIR'
 	@echo 'BUILD=dir, by default build/$$VARIANT'
 
 clean: ## removes build/
@@ -363,12 +365,14 @@ ALIASES = awk 'FNR == 1 { page = FILENAME; sub(/.*\//, "", page); \
 sections := $(sort $(subst .,,$(suffix $(MAN))))
 into = $(patsubst $(PREFIX)/%,$${prefix}/%,$(1))
 
-install: library ## installs to PREFIX, below DESTDIR
+INSTALLED_PROGRAMS := $(INSTALLED_DEMOS:%=$(BUILD)/demos/%)
+install: library $(INSTALLED_PROGRAMS) ## installs to PREFIX, below DESTDIR
 	$(INSTALL) -d $(DESTDIR)$(LIBDIR)/pkgconfig \
-		$(DESTDIR)$(INCLUDEDIR)/socketserver \
+		$(DESTDIR)$(INCLUDEDIR)/socketserver $(DESTDIR)$(BINDIR) \
 		$(sections:%=$(DESTDIR)$(MANDIR)/man%)
 	$(INSTALL) -m 644 $(HEADERS) $(DESTDIR)$(INCLUDEDIR)/socketserver
 	$(INSTALL) -m 644 $(STATIC) $(DESTDIR)$(LIBDIR)
+	$(INSTALL) -m 755 $(INSTALLED_PROGRAMS) $(DESTDIR)$(BINDIR)
 	$(INSTALL) -m 755 $(SHARED) $(DESTDIR)$(LIBDIR)
 	$(INSTALL) -m 644 $(GDB_SRC) \
 		$(DESTDIR)$(LIBDIR)/$(notdir $(SHARED))-gdb.py
@@ -391,6 +395,7 @@ uninstall: ## removes what install put there
 	rm -f $(addprefix $(DESTDIR)$(LIBDIR)/,$(notdir $(STATIC) $(SHARED)) \
 		$(notdir $(SHARED))-gdb.py $(SONAME) libsocketserver.so \
 		pkgconfig/socketserver.pc) \
+		$(addprefix $(DESTDIR)$(BINDIR)/,$(INSTALLED_DEMOS)) \
 		$(addprefix $(DESTDIR)$(INCLUDEDIR)/socketserver/,$(notdir \
 			$(HEADERS))) \
 		$(foreach m,$(MAN),$(DESTDIR)$(MANDIR)/man$(subst \

@@ -55,7 +55,7 @@ static inline int demo_ready(void *arg)
 {
 	const struct demo *demo = arg;
 
-	for (int i = demo->count; i-- > 0;)
+	for (int i = 0; i < demo->count; i++)
 		if (demo_announce(demo->program, demo->servers[i]) < 0)
 			return -1;
 	return 0;
@@ -89,15 +89,14 @@ static inline int demo_reload(void *arg)
 
 /*
  * Servers' whole life, until Ctrl-C or SIGTERM; returns the program's exit
- * status.  `servers` has room for them; `wanted` may be NULL.  The last is what
- * the program is about, and announced first.
+ * status.  `servers` has room for them; `wanted` may be NULL.
  */
 static inline int demo_run_all(const char *program, struct ss_server **servers,
 			       const struct ss_config *const *configs,
 			       int count, const struct ss_run_options *wanted)
 {
 	struct demo demo = { program, servers, count, NULL };
-	const struct ss_config *config = configs[count - 1];
+	const struct ss_config *config = configs[0];
 	struct ss_run_options options = { .once = false };
 	int status = demo_make(program, servers, configs, count);
 

@@ -18,6 +18,7 @@
 
 #define PROGRAM "echo_server"
 
+enum { BESIDE_MAX = 2 };
 enum proxy_wanted { PROXY_NO, PROXY_REQUIRED, PROXY_OPTIONAL };
 
 struct settings {
@@ -34,7 +35,12 @@ struct settings {
 	const char *metrics; /* where its figures are; NULL: nowhere */
 	bool metrics_drain;
 	struct ss_metrics_page page;
-	struct ss_server *servers[2]; /* of the figures; and this */
+	const char *control; /* a path; NULL: none */
+	char control_url[SS_ADDRESS_TEXT];
+	struct ss_control controlled;
+	struct ss_config beside[BESIDE_MAX]; /* servers that tell of this one */
+	int beside_count;
+	struct ss_server *servers[1 + BESIDE_MAX]; /* this is the first */
 	const char *model;
 	bool verbose;
 	bool trace;
@@ -406,6 +412,8 @@ static const struct option_row rows[] = {
 	  set_text, .offset = AT(metrics) },
 	{ "metrics-drain", 0, NULL, "with a button there that stops the server",
 	  set_true, .offset = AT(metrics_drain) },
+	{ "control", 0, "PATH", "a Unix socket for ssctl", set_text,
+	  .offset = AT(control) },
 	{ "stdin", 0, NULL, "serve descriptor 0: for inetd, tcpserver",
 	  set_true, .offset = AT(from_stdin) },
 	{ "name", 0, "NAME", "of those sockets of systemd's that are meant",
@@ -524,7 +532,7 @@ static void use_guards(struct settings *settings)
 		wrong_use("--proxy-trust is for --proxy");
 	if (settings->proxy_wanted != PROXY_NO)
 		use_mixin(settings, &ss_proxy_mixin);
-	if (settings->metrics != NULL)
+	if (settings->metrics != NULL || settings->control != NULL)
 		use_mixin(settings, &ss_metrics_mixin);
 	if (settings->access.allow != NULL || settings->access.deny != NULL)
 		use_mixin(settings, &ss_access_mixin);
@@ -542,8 +550,84 @@ static void check_privileges(const struct settings *settings)
 		wrong_use("%s", why.text);
 }
 
+/* This process: by its signal, as by hand. */
+static void drain(void *arg)
+{
+	(void)arg;
+	kill(getpid(), SIGTERM);
+}
+
+/* A server of its own beside this one: fibers on the serving thread, which keep
+ * nobody waiting. */
+static struct ss_config *begin_beside(struct settings *settings,
+				      const char *address,
+				      const struct ss_handler *handler,
+				      void *user)
+{
+	static const struct ss_fiber_options one_loop = { .loops = 1 };
+	struct ss_config *config = &settings->beside[settings->beside_count++];
+
+	*config = (struct ss_config){
+		.addresses = { address },
+		.mixins = { { &ss_fiber_mixin, &one_loop } },
+		.handler = handler,
+		.user = user,
+	};
+	return config;
+}
+
+static void use_metrics(struct settings *settings)
+{
+	struct ss_metrics_page *page = &settings->page;
+
+	if (settings->metrics_drain && settings->metrics == NULL)
+		wrong_use("--metrics-drain is for --metrics");
+	if (settings->metrics == NULL)
+		return;
+	if (settings->run.once || settings->from_stdin)
+		wrong_use("--metrics is for servers that stay");
+	begin_beside(settings, settings->metrics, &ss_metrics_handler, page)
+		->max_active = 64;
+	page->servers = settings->servers;
+	page->count = 1;
+	if (settings->metrics_drain)
+		page->drain = drain;
+}
+
+static void use_control(struct settings *settings)
+{
+	static const struct ss_socket_options private = { .set_mode = true,
+							  .mode = 0600 };
+	struct ss_config *config;
+
+	if (settings->control == NULL)
+		return;
+	if (settings->run.once || settings->from_stdin)
+		wrong_use("--control is for servers that stay");
+	snprintf(settings->control_url, sizeof(settings->control_url),
+		 "unix:%s", settings->control);
+	config = begin_beside(settings, settings->control_url,
+			      &ss_control_handler, &settings->controlled);
+	config->transport = &ss_unix_stream_server;
+	config->transport_options = &private;
+	config->max_active = 16;
+	config->full = SS_FULL_REFUSE;
+	config->refusal = "error: too many are in control\n";
+	settings->controlled.servers = settings->servers;
+	settings->controlled.count = 1;
+}
+
+static int adopt_beside(struct settings *settings, struct ss_diag *why)
+{
+	for (int i = 0; i < settings->beside_count; i++)
+		if (ss_start_adopt(settings->run.start, NULL,
+				   &settings->beside[i], why) < 0)
+			return -1;
+	return 0;
+}
+
 /* What systemd, inetd or tcpserver gives takes the place of addresses. */
-static void adopt(struct settings *settings, struct ss_config *figures)
+static void adopt(struct settings *settings)
 {
 	struct ss_config *config = &settings->config;
 	struct ss_start **start = &settings->run.start;
@@ -552,8 +636,7 @@ static void adopt(struct settings *settings, struct ss_config *figures)
 	struct ss_diag why;
 
 	if (ss_start_new(start, mode, &why) < 0 ||
-	    (settings->metrics != NULL &&
-	     ss_start_adopt(*start, NULL, figures, &why) < 0) ||
+	    adopt_beside(settings, &why) < 0 ||
 	    ss_start_adopt(*start, settings->name, config, &why) < 0 ||
 	    ss_start_left(*start, &why) > 0)
 		wrong_use("%s", why.text);
@@ -579,44 +662,6 @@ static struct ss_log_sink *open_log(struct settings *settings)
 	return sink;
 }
 
-/* In whichever process the page is served: this one ends by its signal. */
-static void drain(void *arg)
-{
-	kill(*(pid_t *)arg, SIGTERM);
-}
-
-/*
- * The server of the figures.  Fibers on the serving thread keep nobody waiting;
- * where that thread itself serves clients one by one, it has a process.
- */
-static struct ss_config figures_of(struct settings *settings)
-{
-	static const struct ss_fiber_options one_loop = { .loops = 1 };
-	static const struct ss_prefork_options one_worker = { .workers = 1 };
-	static pid_t self;
-	bool alone = strcmp(settings->model, "sync") == 0;
-	struct ss_config config = {
-		.addresses = { settings->metrics },
-		.transport = NULL,
-		.handler = &ss_metrics_handler,
-		.max_active = 64,
-		.user = &settings->page,
-	};
-
-	self = getpid();
-	if (alone)
-		config.mixins[0] =
-			(struct ss_use){ &ss_prefork_mixin, &one_worker };
-	config.mixins[alone] = (struct ss_use){ &ss_fiber_mixin, &one_loop };
-	settings->page.servers = &settings->servers[1];
-	settings->page.count = 1;
-	if (settings->metrics_drain) {
-		settings->page.drain = drain;
-		settings->page.drain_arg = &self;
-	}
-	return config;
-}
-
 /* What looks on stands leftmost, so that it sees all. */
 static void compose(struct settings *settings)
 {
@@ -639,6 +684,23 @@ static void compose(struct settings *settings)
 	settings->config.transport_options = &settings->sockets;
 }
 
+/* All log to the same place. */
+static int serve(struct settings *settings)
+{
+	const struct ss_config *configs[1 + BESIDE_MAX] = { &settings->config };
+
+	for (int i = 0; i < settings->beside_count; i++) {
+		struct ss_config *config = &settings->beside[i];
+
+		config->log_level = settings->config.log_level;
+		config->log = settings->config.log;
+		config->log_arg = settings->config.log_arg;
+		configs[1 + i] = config;
+	}
+	return demo_run_all(PROGRAM, settings->servers, configs,
+			    1 + settings->beside_count, &settings->run);
+}
+
 int main(int argc, char *argv[])
 {
 	struct settings settings = {
@@ -652,24 +714,14 @@ int main(int argc, char *argv[])
 	parse_options(&settings, argc, argv);
 	parse_addresses(&settings, argc - optind, argv + optind);
 	check_privileges(&settings);
-	if (settings.metrics_drain && settings.metrics == NULL)
-		wrong_use("--metrics-drain is for --metrics");
-	struct ss_config figures = figures_of(&settings);
-
-	adopt(&settings, &figures);
+	use_metrics(&settings);
+	use_control(&settings);
+	adopt(&settings);
 	settings.run.privileges = &settings.privileges;
 	settings.run.argv = argv;
 	compose(&settings);
 	struct ss_log_sink *sink = open_log(&settings);
-
-	figures.log = settings.config.log;
-	figures.log_arg = settings.config.log_arg;
-	/* That of the figures begins before one that keeps the thread busy. */
-	const struct ss_config *configs[] = { &figures, &settings.config };
-	int left_out = settings.metrics == NULL;
-	int status =
-		demo_run_all(PROGRAM, settings.servers + left_out,
-			     configs + left_out, 2 - left_out, &settings.run);
+	int status = serve(&settings);
 
 	ss_log_sink_free(sink);
 	ss_start_free(settings.run.start);

@@ -66,5 +66,19 @@ struct ss_metrics_page {
 };
 extern const struct ss_handler ss_metrics_handler;
 
+/*
+ * Tells who is being served, ends them, suspends, drains, sets limits and the
+ * log's level, by lines of text: ssctl(1) has the protocol.  For a server of
+ * its own on a Unix socket of mode 0600, whose `user` is a struct ss_control;
+ * under fiber with one loop, so that it has no thread and silent clients keep
+ * nobody waiting, it may be run (ss_run) beside servers of any model.  Only the
+ * user who runs the program, and root, are heard (Linux).
+ */
+extern const struct ss_handler ss_control_handler;
+struct ss_control {
+	struct ss_server *const *servers; /* those that it controls */
+	int count;
+};
+
 SS_END_DECLS
 #endif

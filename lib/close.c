@@ -55,14 +55,14 @@ static void wait_beside(struct ss_server *server, int64_t deadline)
 	deadline = nearest(deadline, loop_deadline(server));
 	for (int i = 0; i < run->count; i++) {
 		struct ss_server *other = run->servers[i];
-		run->beside[i] =
+		run->chosen[i] =
 			other == server || closes_beside(other) ? other : NULL;
-		if (run->beside[i])
+		if (run->chosen[i])
 			deadline = nearest(deadline, loop_deadline(other));
 	}
-	loop_wait_any(run->beside, run->count, deadline);
+	loop_wait_any(run->chosen, run->count, deadline);
 	for (int i = 0; i < run->count; i++) {
-		struct ss_server *other = run->beside[i];
+		struct ss_server *other = run->chosen[i];
 		if (!other || other == server)
 			continue;
 		loop_wait(other, 0);

@@ -10,21 +10,17 @@ enum { ASKED = SS_HOLD_SUSPENDED | 0xff * SS_HOLD_USER };
 void ss_hold(struct ss_server *server, unsigned reason)
 {
 	atomic_fetch_or(&server->holds, reason);
-	if (supervising(server)) {
+	if (supervising(server))
 		atomic_fetch_or(&server->page->holds, reason & ASKED);
-		atomic_store(&server->page->news, true);
-	}
-	ss_turn_now(server);
+	workers_look(server);
 }
 
 void ss_release(struct ss_server *server, unsigned reason)
 {
-	if (supervising(server)) {
+	if (supervising(server))
 		atomic_fetch_and(&server->page->holds, ~(reason & ASKED));
-		atomic_store(&server->page->news, true);
-	}
 	if (atomic_fetch_and(&server->holds, ~reason) & reason)
-		ss_turn_now(server);
+		workers_look(server);
 }
 
 static unsigned all_holds(const struct ss_server *server)
@@ -52,17 +48,28 @@ bool gate_open(const struct ss_server *server)
 	return !holds;
 }
 
+/* 0: any number. */
+static int max_active(const struct ss_server *server)
+{
+	int max = atomic_load_explicit(&server->page->max_active,
+				       memory_order_relaxed);
+	if (!max)
+		max = server->config.max_active;
+	if (max <= 0 || (server->most && max > server->most))
+		return server->most;
+	return max;
+}
+
 static bool full(const struct ss_server *server)
 {
-	int max = server->config.max_active;
-	return max > 0 && server->active >= max;
+	int max = max_active(server);
+	return max && server->active >= max;
 }
 
 void ss_set_max_active(struct ss_server *server, int n, int ahead)
 {
-	int *max = &server->config.max_active;
-	if (*max <= 0 || *max > n)
-		*max = n;
+	if (!server->most || server->most > n)
+		server->most = n;
 	server->served = n - ahead;
 }
 
@@ -72,9 +79,9 @@ void ss_set_max_active(struct ss_server *server, int n, int ahead)
  */
 static bool roomy(const struct ss_server *server)
 {
-	int max = server->config.max_active;
+	int max = max_active(server);
 	int ahead = server->served ? max - server->served : 0;
-	return server->active < max - (ahead > 0 ? (ahead - 1) / 2 : 0);
+	return !max || server->active < max - (ahead > 0 ? (ahead - 1) / 2 : 0);
 }
 
 /* Takes the next ones only where they have somewhere to go. */
@@ -90,6 +97,29 @@ static void adjust(struct ss_server *server)
 		atomic_fetch_or(&server->holds, SS_HOLD_FULL);
 	else if (held && !hold)
 		atomic_fetch_and(&server->holds, ~(unsigned)SS_HOLD_FULL);
+}
+
+void gate_changed(struct ss_server *server)
+{
+	pthread_mutex_lock(&server->lock);
+	adjust(server);
+	pthread_mutex_unlock(&server->lock);
+}
+
+int ss_limit_active(struct ss_server *server, int n)
+{
+	if (n < 0)
+		return -EINVAL;
+	atomic_store(&server->page->max_active, n ? n : SS_NONE);
+	gate_changed(server);
+	workers_look(server);
+	worker_pass_on(server);
+	return 0;
+}
+
+int ss_active_limit(const struct ss_server *server)
+{
+	return max_active(server);
 }
 
 static void enter(struct ss_server *server, struct ss_request *req)

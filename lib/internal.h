@@ -39,6 +39,7 @@ struct slot {
 	atomic_int phase;		    /* enum stop_phase */
 	atomic_int order;		    /* a worker's, enum ss_order */
 	atomic_bool live;		    /* a worker has it */
+	atomic_ullong errands;		    /* of the page's, run or left */
 
 	_Alignas(64) atomic_ullong accepted;
 	atomic_ullong active;
@@ -51,17 +52,27 @@ struct slot {
 	atomic_ullong log_dropped;
 };
 
+/* A request that is to be cancelled by whichever worker has it. */
+struct errand {
+	atomic_ullong id; /* 0: nobody wants to know any more */
+	atomic_bool done;
+};
+enum { ERRANDS = 64 };
+
 struct page {
 	atomic_ullong next_id;
 	/* For workers, by the process that has forked them. */
 	atomic_llong drain_at; /* of a closing server; SS_NONE: never */
 	atomic_uint holds;     /* what the program has asked for there */
+	atomic_int max_active; /* ss_limit_active's; 0: as configured */
 	atomic_int top;	       /* no worker has a slot beyond it */
 	atomic_int accepting;  /* the slot that is, where only one may */
 	atomic_bool news;      /* all workers are to look again */
 	atomic_bool handed;    /* the listeners are another program's too */
 	atomic_int log_level;  /* SS_NONE: silence */
 	struct tally log_tally;
+	atomic_ullong errands; /* so many were given; the last ERRANDS: */
+	struct errand errand[ERRANDS];
 	int slots;
 	struct slot slot[]; /* 0: the process that was not forked */
 };
@@ -130,6 +141,7 @@ struct run {
 	pid_t pid;
 	atomic_uint asked; /* enum run_ask; by handlers of signals */
 	bool serving;
+	bool beside; /* a handler waits, and others have a turn */
 	int64_t watchdog_at;
 	/* restart.c */
 	pid_t reborn;	  /* the new process that is not ready yet; 0: none */
@@ -137,7 +149,7 @@ struct run {
 	struct ss_watch ready_watch;
 	bool handed; /* it is ready, and has the listeners */
 	bool again;  /* the shutdown on its way is not for the end */
-	struct ss_server **beside; /* close.c: those that close together */
+	struct ss_server **chosen; /* those that wait together now */
 };
 
 struct ss_server {
@@ -197,7 +209,8 @@ struct ss_server {
 	int64_t turn_at;
 	int64_t turned_at; /* the last turn, for poll_interval_ms */
 	int batch;
-	int served; /* of max_active; the rest wait in the model; 0: all are */
+	int most;   /* requests that the model takes; 0: any number */
+	int served; /* of those; the rest wait in the model; 0: all are */
 	int next_listener; /* whose turn it is, for fairness */
 
 	/* accept.c: the serving thread */
@@ -321,6 +334,13 @@ int loop_wait(struct ss_server *server, int64_t deadline);
  */
 int loop_wait_any(struct ss_server *const *servers, int count,
 		  int64_t deadline);
+/*
+ * poll(2) for a handler on the serving thread, until the deadline.  Servers
+ * that ss_run serves beside, and that never keep their thread waiting, have
+ * their turns meanwhile.
+ */
+int loop_poll(struct ss_server *server, struct pollfd *fds, int count,
+	      int64_t deadline);
 int loop_step(struct ss_server *server, int64_t deadline, int budget);
 void loop_listen(struct ss_server *server);
 /* Takes nobody, and serves until all requests have ended, or ss_shutdown. */
@@ -350,7 +370,11 @@ int worker_prepare(struct ss_server *server, int slot, int order[2]);
 void worker_forked(struct ss_server *server, int slot, int order[2], pid_t pid);
 int worker_become(struct ss_server *server, int slot, const int order[2]);
 void workers_close(struct ss_server *server);
+/* ss_cancel, where it is none of the supervisor's own; lock. */
+int workers_cancel(struct ss_server *server, uint64_t id);
 void workers_news(struct ss_server *server);
+/* The loop, and those of its workers, are to look again.  Any thread. */
+void workers_look(struct ss_server *server);
 bool supervising(const struct ss_server *server);
 int worker_order(const struct ss_server *server);
 void worker_hear(struct ss_server *server);
@@ -396,6 +420,8 @@ struct ss_request *gate_next(struct ss_server *server);
 struct ss_request *gate_evict(struct ss_server *server);
 bool gate_wanted(struct ss_server *server, unsigned held); /* lock */
 bool gate_ready(struct ss_server *server);
+/* Another limit holds from now on. */
+void gate_changed(struct ss_server *server);
 void gate_refuse(struct ss_server *server, struct ss_request *req);
 
 /* linger.c: base's shutdown_request and close_request */

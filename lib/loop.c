@@ -355,6 +355,87 @@ int loop_wait_any(struct ss_server *const *servers, int count, int64_t deadline)
 	return r < 0 && r != -EINTR ? r : 0;
 }
 
+/* Whether a turn of it keeps nobody waiting, and may be had now. */
+static bool turns_beside(struct ss_server *server)
+{
+	return (server->flags & (SS_LAYER_PARKS | SS_LAYER_THREADS)) &&
+	       !(server->flags & SS_LAYER_SUPERVISES) && server->activated &&
+	       !server->turning && !server->closing && !stop_asked(server);
+}
+
+/* How many descriptors their loops have. */
+static int choose_beside(struct run *run, int64_t *deadline)
+{
+	int need = 0;
+	for (int i = 0; i < run->count; i++) {
+		struct ss_server *other = run->servers[i];
+		run->chosen[i] = turns_beside(other) ? other : NULL;
+		if (!run->chosen[i])
+			continue;
+		need += engine_fill(&other->poller, NULL, 0);
+		*deadline = nearest(*deadline, ss_server_deadline(other));
+	}
+	return need;
+}
+
+/* Leaves those of whom poll(2) has told, or whose time has come. */
+static void choose_fired(struct run *run, const struct pollfd *fds)
+{
+	for (int i = 0; i < run->count; i++) {
+		struct ss_server *other = run->chosen[i];
+		if (!other)
+			continue;
+		int64_t at = ss_server_deadline(other);
+		bool fired = at != SS_NONE && now(other) >= at;
+		for (int n = engine_fill(&other->poller, NULL, 0); n > 0; n--)
+			fired |= fds++->revents != 0;
+		if (!fired)
+			run->chosen[i] = NULL;
+	}
+}
+
+static void turn_beside(struct run *run)
+{
+	run->beside = true;
+	for (int i = 0; i < run->count; i++) {
+		struct ss_server *other = run->chosen[i];
+		/* A shutdown is for the loop to take. */
+		if (other && self(other)->serve_turn(other, 0) == -ECANCELED)
+			ss_shutdown(other);
+	}
+	run->beside = false;
+}
+
+int loop_poll(struct ss_server *server, struct pollfd *fds, int count,
+	      int64_t deadline)
+{
+	struct run *run = server->run;
+	int need = 0;
+	if (run->serving && !run->beside && run->count > 1)
+		need = choose_beside(run, &deadline);
+	if (!need)
+		return sys_poll(fds, (nfds_t)count,
+				loop_timeout(server, deadline));
+	int total = count + need;
+	struct pollfd *all = sys_calloc((size_t)total, sizeof(*all));
+	if (!all)
+		return sys_poll(fds, (nfds_t)count, STARVED_MS);
+	memcpy(all, fds, (size_t)count * sizeof(*all));
+	for (int i = 0, n = count; i < run->count; i++)
+		if (run->chosen[i])
+			n += engine_fill(&run->chosen[i]->poller, all + n,
+					 total - n);
+	int ready =
+		sys_poll(all, (nfds_t)total, loop_timeout(server, deadline));
+	memcpy(fds, all, (size_t)count * sizeof(*fds));
+	if (ready >= 0)
+		choose_fired(run, all + count);
+	sys_free(all);
+	if (ready >= 0)
+		turn_beside(run);
+	return ready;
+}
+
 /* Any of those that are left; NULL: it has been shut down. */
 static int wait_for_any(struct ss_server *const *servers, int count)
 {

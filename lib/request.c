@@ -373,7 +373,11 @@ int ss_cancel(struct ss_server *server, uint64_t id)
 {
 	pthread_mutex_lock(&server->lock);
 	struct ss_request *req = find(server, id);
-	int r = req ? self(server)->cancel_request(server, req, true) : -ENOENT;
+	int r = -ENOENT;
+	if (req)
+		r = self(server)->cancel_request(server, req, true);
+	else if (supervising(server))
+		r = workers_cancel(server, id);
 	pthread_mutex_unlock(&server->lock);
 	return r;
 }

@@ -95,6 +95,9 @@ void run_look(struct ss_server *server)
 {
 	struct run *run = server->run;
 	feed_watchdog(run, server);
+	/* What follows is for between requests. */
+	if (run->beside)
+		return;
 	restart_look(run, server);
 	if (!run->serving || !atomic_load(&run->asked))
 		return;
@@ -237,8 +240,8 @@ int ss_run_sized(struct ss_server *const *servers, int count,
 	if (options)
 		memcpy(&run.options, options,
 		       size < sizeof(run.options) ? size : sizeof(run.options));
-	run.beside = sys_calloc((size_t)count, sizeof(*run.beside));
-	int r = run.beside ? run_all(&run) : refuse(&run, -ENOMEM, "ss_run");
-	sys_free(run.beside);
+	run.chosen = sys_calloc((size_t)count, sizeof(*run.chosen));
+	int r = run.chosen ? run_all(&run) : refuse(&run, -ENOMEM, "ss_run");
+	sys_free(run.chosen);
 	return r < 0 ? 1 : 0;
 }

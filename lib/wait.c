@@ -24,8 +24,11 @@ static int poll_once(struct ss_server *server, struct ss_request *req,
 		.fd = wakeable ? req->rare->wake_pipe[0] : -1,
 		.events = POLLIN,
 	};
-	int ms = loop_timeout(server, nearest(deadline, view->until));
-	int n = sys_poll(fds, (nfds_t)count + 2, ms);
+	deadline = nearest(deadline, view->until);
+	int n = req && req->on_loop && server->run
+			? loop_poll(server, fds, count + 2, deadline)
+			: sys_poll(fds, (nfds_t)count + 2,
+				   loop_timeout(server, deadline));
 	if (n == -1)
 		return errno == EINTR ? 0 : -errno;
 	if (fds[count].revents)

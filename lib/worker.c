@@ -86,6 +86,7 @@ int worker_prepare(struct ss_server *server, int slot, int order[2])
 		return -errno;
 	atomic_store(&s->phase, STOP_OPEN);
 	atomic_store(&s->order, SS_ORDER_SERVE);
+	atomic_store(&s->errands, atomic_load(&server->page->errands));
 	atomic_store(&s->live, true);
 	find_top(server->page);
 	return 0;
@@ -150,6 +151,56 @@ void workers_news(struct ss_server *server)
 {
 	if (supervising(server) && atomic_exchange(&server->page->news, false))
 		wake_workers(server, 0);
+}
+
+void workers_look(struct ss_server *server)
+{
+	if (supervising(server))
+		atomic_store(&server->page->news, true);
+	ss_turn_now(server);
+}
+
+/* Whether a worker has yet to say of that errand. */
+static bool awaited(const struct page *page, unsigned long long errand)
+{
+	for (int i = 1; i < page->slots; i++)
+		if (atomic_load(&page->slot[i].live) &&
+		    atomic_load(&page->slot[i].errands) <= errand)
+			return true;
+	return false;
+}
+
+static int give_errand(struct ss_server *server, uint64_t id)
+{
+	struct page *page = server->page;
+	unsigned long long n = atomic_load(&page->errands);
+	struct errand *errand = &page->errand[n % ERRANDS];
+	if (n >= ERRANDS && awaited(page, n - ERRANDS))
+		return -EBUSY;
+	atomic_store(&errand->done, false);
+	atomic_store(&errand->id, id);
+	atomic_store(&page->errands, n + 1);
+	workers_look(server);
+	return -EINPROGRESS;
+}
+
+int workers_cancel(struct ss_server *server, uint64_t id)
+{
+	struct page *page = server->page;
+	unsigned long long n = atomic_load(&page->errands);
+	unsigned long long first = n > ERRANDS ? n - ERRANDS : 0;
+	while (n > first &&
+	       atomic_load(&page->errand[(n - 1) % ERRANDS].id) != id)
+		n--;
+	if (!id || n == first)
+		return id ? give_errand(server, id) : -ENOENT;
+	struct errand *errand = &page->errand[(n - 1) % ERRANDS];
+	/* In this order: who has done it says so first. */
+	bool open = awaited(page, n - 1), done = atomic_load(&errand->done);
+	if (open && !done)
+		return -EINPROGRESS;
+	atomic_store(&errand->id, 0);
+	return done ? 0 : -ENOENT;
 }
 
 void workers_close(struct ss_server *server)
@@ -241,6 +292,20 @@ static void orphaned(struct ss_server *server)
 	listeners_close(server, false);
 }
 
+static void run_errands(struct ss_server *server)
+{
+	struct page *page = server->page;
+	atomic_ullong *mine = &server->slot->errands;
+	unsigned long long n = atomic_load(mine);
+	for (; n < atomic_load(&page->errands); n++) {
+		struct errand *errand = &page->errand[n % ERRANDS];
+		uint64_t id = atomic_load(&errand->id);
+		if (id && ss_cancel(server, id) == 0)
+			atomic_store(&errand->done, true);
+		atomic_store(mine, n + 1);
+	}
+}
+
 /* On the serving thread: orders stand in the slot already. */
 void worker_hear(struct ss_server *server)
 {
@@ -251,6 +316,8 @@ void worker_hear(struct ss_server *server)
 	while (n == (ssize_t)sizeof(bytes));
 	if (n == 0)
 		orphaned(server);
+	gate_changed(server);
+	run_errands(server);
 	for (int i = 0; i < server->listener_count; i++)
 		atomic_store(&server->listeners[i]->ready, true);
 }

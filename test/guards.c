@@ -62,6 +62,30 @@ const struct ss_layer pretend_layer = {
 	.ops = { .verify_request = pretend_verify },
 };
 
+/* ---- workers
+ * ----------------------------------------------------------------*/
+
+static atomic_int *born; /* in shared memory */
+
+static void note_worker(struct ss_server *server)
+{
+	if (ss_worker(server))
+		atomic_fetch_add(born, 1);
+}
+
+static const struct ss_layer births = { .name = "births",
+					.after_fork = note_worker };
+
+void served_start_ahead(struct served *served, struct ss_config *config)
+{
+	born = ss_shared_alloc(sizeof(*born));
+	ck_assert_ptr_nonnull(born);
+	use_first(config, &births, NULL);
+	served_start(served, config);
+	if (ss_workers(served->server))
+		eventually(atomic_load(born));
+}
+
 /* ---- whether they are served ----------------------------------------------*/
 
 bool served_in_memory(struct ss_server *server)

@@ -26,6 +26,10 @@ extern const struct ss_layer pretend_layer;
 /* The address as the library has it. */
 struct ss_address address_of(const char *text);
 
+/* served_start, and a worker is there, if it is to have one: who was forked
+ * later would have our clients' sockets, too. */
+void served_start_ahead(struct served *served, struct ss_config *config);
+
 /* A client over memory sends a byte and its end: whether it came back. */
 bool served_in_memory(struct ss_server *server);
 /* The same over a socket. */

@@ -325,6 +325,41 @@ START_TEST(workers_count_together)
 }
 END_TEST
 
+/* In a worker what the supervisor sets holds, too. */
+START_TEST(limits_change_while_it_serves)
+{
+	static const struct ss_limits_options none = { .burst = 0 },
+					      five = { .rate = 5,
+						       .per_ms = 3600000 },
+					      wrong = { .rate = -1 };
+	struct ss_limits_options now;
+	struct ss_config config =
+		config_of(&models[_i], &transports[0], &telling);
+	struct ss_diag why;
+	struct served served;
+	use_limits(&config, &none);
+	served_start_ahead(&served, &config);
+	for (int i = 0; i < 10; i++)
+		ck_assert(comes_in(served.url));
+	ck_assert_int_eq(ss_limits_set(served.server, &five, &why), 0);
+	int in = 0;
+	for (int i = 0; i < 10; i++)
+		in += comes_in(served.url);
+	ck_assert_int_eq(in, 5);
+	ck_assert_int_eq(ss_limits_set(served.server, &wrong, &why), -EINVAL);
+	ck_assert_ptr_nonnull(strstr(why.text, "rate is -1"));
+	ck_assert_int_eq(ss_limits_current(served.server, &now), 0);
+	ck_assert_int_eq(now.rate, 5);
+	ck_assert_int_eq(now.burst, 5);
+	ck_assert_int_eq(now.per_ms, 3600000);
+	ck_assert_int_eq(now.ipv6_prefix, 64);
+	ck_assert_int_eq(ss_limits_set(served.server, &none, NULL), 0);
+	ck_assert(comes_in(served.url));
+	served_stop(&served);
+	tally_even(21);
+}
+END_TEST
+
 START_TEST(who_is_refused_is_told_why)
 {
 	const struct ss_limits_options options = { .max_per_source = 1,
@@ -684,6 +719,8 @@ Suite *t_limits(void)
 	tcase_add_loop_test(tcase, a_source_has_so_many_at_a_time, 0,
 			    2 * model_count);
 	tcase_add_test(tcase, workers_count_together);
+	tcase_add_loop_test(tcase, limits_change_while_it_serves, 0,
+			    model_count);
 	tcase_add_loop_test(tcase, who_is_refused_is_told_why, 0,
 			    2 * model_count);
 	tcase_add_loop_test(tcase, datagrams_are_limited_too, 0,

@@ -369,6 +369,48 @@ static void drain_in_order(int pair, int first)
 	ck_assert_int_eq(node_wait(&node), 0);
 }
 
+static const char *const beside_sync[] = { "threading", "pool", "fiber",
+					   "fiber, one loop" };
+enum { BESIDE = sizeof(beside_sync) / sizeof(*beside_sync) };
+
+/* A sync server's client keeps the thread; reloads are for when he has gone. */
+START_TEST(run_serves_others_while_a_handler_waits)
+{
+	const struct ss_config configs[2] = {
+		config_for(model_named("sync")),
+		config_for(model_named(beside_sync[_i])),
+	};
+	struct node node;
+	board_new();
+	pair_start(&node, configs);
+	int fd = dial(board->url[0]);
+	send_text(fd, "one\n");
+	expect_text(fd, "one\n");
+	for (int i = 0; i < 3; i++) {
+		echo_once(board->url[1], "beside\n");
+		kill(node.pid, SIGHUP);
+	}
+	echo_once(board->url[1], "beside\n");
+	ck_assert_int_eq(atomic_load(&board->reloads), 0);
+	send_text(fd, "two\n");
+	expect_text(fd, "two\n");
+	int other = dial(board->url[1]);
+	send_text(other, "one\n");
+	expect_text(other, "one\n");
+	close(fd);
+	eventually(atomic_load(&board->reloads) > 0);
+	echo_once(board->url[0], "after\n");
+	send_text(other, "two\n");
+	expect_text(other, "two\n");
+	fd = dial(board->url[0]);
+	send_text(fd, "one\n");
+	expect_text(fd, "one\n");
+	ck_assert_int_eq(node_stop(&node), 0);
+	expect_end(fd);
+	expect_end(other);
+}
+END_TEST
+
 START_TEST(run_drains_all_servers_at_the_same_time)
 {
 	if (!both_at_once(_i / 2))
@@ -837,6 +879,8 @@ Suite *t_run(void)
 	tcase_add_loop_test(tcase, run_leaves_signals_of_children_alone, 0, 3);
 	tcase = suite_case(suite, "several", NULL, NULL);
 	tcase_add_loop_test(tcase, run_serves_several_servers, 0, PAIRS);
+	tcase_add_loop_test(tcase, run_serves_others_while_a_handler_waits, 0,
+			    BESIDE);
 	tcase_add_loop_test(tcase, run_drains_all_servers_at_the_same_time, 0,
 			    2 * PAIRS);
 	tcase_add_loop_test(tcase, run_has_one_deadline_for_all, 0, PAIRS);

@@ -284,6 +284,41 @@ static inline int ss_limits_get(struct ss_server *server,
 	return ss_limits_get_sized(server, stats, sizeof(*stats));
 }
 
+/*
+ * Other limits from now on, in all processes: those of the options that are
+ * rates, bursts, per_ms or max_per_source, all of them at once, zero being no
+ * limit; the others stay as they were.  Any thread.  Buckets are as full as
+ * before, and requests that came while nothing depended on their source do not
+ * count as that source's.  -EINVAL, and why (may be NULL); -ENOTSUP: the server
+ * does not have the layer; -EBADF: it is not bound.
+ */
+static inline int ss_limits_set(struct ss_server *server,
+				const struct ss_limits_options *options,
+				struct ss_diag *why);
+SS_API int ss_limits_set_sized(struct ss_server *server,
+			       const struct ss_limits_options *options,
+			       size_t size, struct ss_diag *why);
+
+/* Those that are in force, defaults filled in.  0; -ENOTSUP, -EBADF. */
+static inline int ss_limits_current(struct ss_server *server,
+				    struct ss_limits_options *options);
+SS_API int ss_limits_current_sized(struct ss_server *server,
+				   struct ss_limits_options *options,
+				   size_t size);
+
+static inline int ss_limits_set(struct ss_server *server,
+				const struct ss_limits_options *options,
+				struct ss_diag *why)
+{
+	return ss_limits_set_sized(server, options, sizeof(*options), why);
+}
+
+static inline int ss_limits_current(struct ss_server *server,
+				    struct ss_limits_options *options)
+{
+	return ss_limits_current_sized(server, options, sizeof(*options));
+}
+
 /* ---- a look inside --------------------------------------------------------*/
 
 /*

@@ -292,7 +292,13 @@ SS_API int ss_each(struct ss_server *server,
 		   int (*fn)(void *arg, const struct ss_snapshot *snapshot),
 		   void *arg);
 
-/* Ends a request by force: its calls answer -ECANCELED.  -ENOENT: no such. */
+/*
+ * Ends a request by force: its calls answer -ECANCELED.  -ENOENT: no such.  In
+ * a supervisor, -EINPROGRESS: the workers have been asked, and end it if one
+ * has it; the same call again tells what came of it, once all have answered,
+ * who do so between messages, or where a handler waits.  -EBUSY: too much was
+ * asked of one that does not answer.
+ */
 SS_API int ss_cancel(struct ss_server *server, uint64_t id);
 
 /*
@@ -319,6 +325,15 @@ SS_API void ss_hold(struct ss_server *server, unsigned reason);
 SS_API void ss_release(struct ss_server *server, unsigned reason);
 /* Whether any of these reasons holds it now. */
 SS_API bool ss_holding(const struct ss_server *server, unsigned reason);
+
+/*
+ * Another max_active, from now on; 0: no limit.  Those that are being served
+ * stay.  A supervisor's holds for all workers, each of which counts its own; a
+ * pool of threads takes no more than it has room for.  -EINVAL: below 0.
+ */
+SS_API int ss_limit_active(struct ss_server *server, int n);
+/* The one that is in force; 0: none. */
+SS_API int ss_active_limit(const struct ss_server *server);
 
 /*
  * Serves a connected stream socket (socketpair(2), accepted elsewhere) as if

@@ -5,6 +5,7 @@
  */
 #include <errno.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <string.h>
 
 #include <socketserver/layers.h>
@@ -24,15 +25,23 @@ enum {
 
 enum outcome { ADMITTED, FULL, RATE, SOURCE_RATE, UNTRACKED, OUTCOMES };
 
+/* What may change, in all processes; under the lock of the sources. */
+struct current {
+	int max_per_source, per_ms;
+	int rate, burst, source_rate, source_burst;
+	struct bucket_rate all, each;
+};
+
 struct shared {
-	struct bucket bucket; /* of all; under the lock of the sources */
+	struct current current;
+	atomic_bool by_source; /* something depends on who it is */
+	struct bucket bucket;  /* of all; under the lock of the sources */
 	atomic_ullong count[OUTCOMES];
 };
 
 struct limits {
 	struct ss_limits_options options;
 	char *refusal;
-	struct bucket_rate rate, source_rate;
 	struct shared *shared;
 	struct sources *sources;
 };
@@ -71,22 +80,47 @@ static int prefix(int value, int fallback)
 static void fill_in(struct limits *limits)
 {
 	struct ss_limits_options *o = &limits->options;
-	o->per_ms = over(o->per_ms, PER_MS);
 	o->ipv4_prefix = prefix(o->ipv4_prefix, IPV4_PREFIX);
 	o->ipv6_prefix = prefix(o->ipv6_prefix, IPV6_PREFIX);
 	o->max_sources = over(o->max_sources, MAX_SOURCES);
-	limits->rate = bucket_rate(o->rate, o->per_ms, over(o->burst, o->rate));
-	limits->source_rate =
-		bucket_rate(o->source_rate, o->per_ms,
-			    over(o->source_burst, o->source_rate));
 }
 
-static int check(struct ss_server *server, const struct ss_limits_options *o)
+/* Buckets stay as full as they are. */
+static void make_current(struct shared *shared,
+			 const struct ss_limits_options *o)
 {
-	const struct {
-		const char *name;
-		int value, min, max;
-	} ranges[] = {
+	struct current *c = &shared->current;
+	*c = (struct current){
+		.max_per_source = o->max_per_source,
+		.per_ms = over(o->per_ms, PER_MS),
+		.rate = o->rate,
+		.burst = over(o->burst, o->rate),
+		.source_rate = o->source_rate,
+		.source_burst = over(o->source_burst, o->source_rate),
+	};
+	c->all = bucket_rate(c->rate, c->per_ms, c->burst);
+	c->each = bucket_rate(c->source_rate, c->per_ms, c->source_burst);
+	atomic_store(&shared->by_source, c->max_per_source || c->source_rate);
+}
+
+struct range {
+	const char *name;
+	int value, min, max;
+};
+
+static int refuse_range(const struct range *range, struct ss_diag *why)
+{
+	why->code = -EINVAL;
+	snprintf(why->text, sizeof(why->text),
+		 "limits: %s is %d, and not in %d..%d", range->name,
+		 range->value, range->min, range->max);
+	return why->code;
+}
+
+/* The first that is out of its range, to `why`. */
+static int check(const struct ss_limits_options *o, struct ss_diag *why)
+{
+	const struct range ranges[] = {
 		{ "max_per_source", o->max_per_source, 0, INT32_MAX },
 		{ "rate", o->rate, 0, INT32_MAX },
 		{ "burst", o->burst, 0, INT32_MAX },
@@ -100,10 +134,7 @@ static int check(struct ss_server *server, const struct ss_limits_options *o)
 	for (size_t i = 0; i < sizeof(ranges) / sizeof(*ranges); i++)
 		if (ranges[i].value < ranges[i].min ||
 		    ranges[i].value > ranges[i].max)
-			return ss_refuse(server, -EINVAL,
-					 "limits: %s is %d, and not in %d..%d",
-					 ranges[i].name, ranges[i].value,
-					 ranges[i].min, ranges[i].max);
+			return refuse_range(&ranges[i], why);
 	return 0;
 }
 
@@ -125,13 +156,19 @@ static int lim_init(struct ss_server *server, const void *options)
 	struct limits *limits = limits_of(server);
 	if (options)
 		limits->options = *(const struct ss_limits_options *)options;
-	int r = check(server, &limits->options);
-	if (r < 0 || (r = copy_refusal(limits)) < 0)
+	struct ss_diag why;
+	int r = check(&limits->options, &why);
+	if (r < 0)
+		return ss_refuse(server, r, "%s", why.text);
+	r = copy_refusal(limits);
+	if (r < 0)
 		return r;
 	fill_in(limits);
 	limits->shared = ss_shared_alloc(sizeof(*limits->shared));
-	if (limits->shared)
+	if (limits->shared) {
+		make_current(limits->shared, &limits->options);
 		return 0;
+	}
 	sys_free(limits->refusal);
 	return -ENOMEM;
 }
@@ -185,7 +222,8 @@ static bool key_of(const struct limits *limits, struct ss_request *req,
 {
 	const struct ss_limits_options *o = &limits->options;
 	struct cidr peer[CIDR_PEER_MAX];
-	if ((!o->max_per_source && !o->source_rate) || !cidr_of_peer(req, peer))
+	if (!atomic_load(&limits->shared->by_source) ||
+	    !cidr_of_peer(req, peer))
 		return false;
 	int bits = peer->kind == CIDR_IPV4   ? o->ipv4_prefix
 		   : peer->kind == CIDR_IPV6 ? o->ipv6_prefix
@@ -210,13 +248,13 @@ static bool hold(struct ss_server *server, struct ss_request *req,
 static enum outcome judge(struct limits *limits, const struct source *source,
 			  int64_t now_ns)
 {
-	int at_once = limits->options.max_per_source;
-	if (source && at_once && source->held >= (uint32_t)at_once)
+	const struct current *c = &limits->shared->current;
+	uint32_t at_once = (uint32_t)c->max_per_source;
+	if (source && at_once && source->held >= at_once)
 		return FULL;
-	if (source &&
-	    !bucket_has(&source->bucket, &limits->source_rate, now_ns))
+	if (source && !bucket_has(&source->bucket, &c->each, now_ns))
 		return SOURCE_RATE;
-	if (!bucket_has(&limits->shared->bucket, &limits->rate, now_ns))
+	if (!bucket_has(&limits->shared->bucket, &c->all, now_ns))
 		return RATE;
 	return ADMITTED;
 }
@@ -231,6 +269,7 @@ static enum outcome admit(struct ss_server *server, struct ss_request *req,
 			  const struct cidr *key, int64_t now_ns)
 {
 	struct limits *limits = limits_of(server);
+	const struct current *c = &limits->shared->current;
 	struct source *source = key ? sources_find(limits->sources, key) : NULL;
 	enum outcome outcome = judge(limits, source, now_ns);
 	bool tracked = !key || source;
@@ -243,9 +282,9 @@ static enum outcome admit(struct ss_server *server, struct ss_request *req,
 	}
 	if (outcome != ADMITTED)
 		return outcome;
-	bucket_take(&limits->shared->bucket, &limits->rate, now_ns);
+	bucket_take(&limits->shared->bucket, &c->all, now_ns);
 	if (source)
-		bucket_take(&source->bucket, &limits->source_rate, now_ns);
+		bucket_take(&source->bucket, &c->each, now_ns);
 	return outcome;
 }
 
@@ -321,7 +360,52 @@ static void lim_worker_ended(struct ss_server *server, int slot)
 	ss_super(server, &ss_limits_mixin)->worker_ended(server, slot);
 }
 
-/* ---- a look from outside --------------------------------------------------*/
+/* ---- from outside ---------------------------------------------------------*/
+
+int ss_limits_set_sized(struct ss_server *server,
+			const struct ss_limits_options *options, size_t size,
+			struct ss_diag *why)
+{
+	struct ss_limits_options wanted = { 0 };
+	struct ss_diag own;
+	if (!ss_server_has(server, &ss_limits_mixin))
+		return -ENOTSUP;
+	memcpy(&wanted, options, size < sizeof(wanted) ? size : sizeof(wanted));
+	int r = check(&wanted, why ? why : &own);
+	if (r < 0)
+		return r;
+	struct limits *limits = limits_of(server);
+	if (!limits->sources)
+		return -EBADF;
+	sources_lock(limits->sources);
+	make_current(limits->shared, &wanted);
+	sources_unlock(limits->sources);
+	return 0;
+}
+
+int ss_limits_current_sized(struct ss_server *server,
+			    struct ss_limits_options *options, size_t size)
+{
+	memset(options, 0, size);
+	if (!ss_server_has(server, &ss_limits_mixin))
+		return -ENOTSUP;
+	const struct limits *limits = limits_of(server);
+	struct ss_limits_options all = limits->options;
+	if (!limits->sources)
+		return -EBADF;
+	sources_lock(limits->sources);
+	const struct current *c = &limits->shared->current;
+	all.max_per_source = c->max_per_source;
+	all.per_ms = c->per_ms;
+	all.rate = c->rate;
+	all.burst = c->burst;
+	all.source_rate = c->source_rate;
+	all.source_burst = c->source_burst;
+	sources_unlock(limits->sources);
+	all.refusal = limits->refusal;
+	memcpy(options, &all, size < sizeof(all) ? size : sizeof(all));
+	return 0;
+}
 
 int ss_limits_get_sized(struct ss_server *server, struct ss_limits_stats *stats,
 			size_t size)

@@ -12,7 +12,7 @@ PKG_CONFIG=${PKG_CONFIG:-pkg-config} FLAGS=${FLAGS:-}
 MAKEFLAGS=$(echo "${MAKEFLAGS:-}" |
 	sed 's/ --jobserver-[^ ]*//g; s/ -j[0-9]*//g')
 export MAKEFLAGS
-unset DESTDIR PREFIX LIBDIR INCLUDEDIR MANDIR
+unset DESTDIR PREFIX BINDIR LIBDIR INCLUDEDIR MANDIR
 here=$(cd "$(dirname "$0")" && pwd)
 tmp=$(mktemp -d)
 trap 'rm -rf "$tmp"' EXIT
@@ -34,7 +34,7 @@ quietly() {
 make_at() {
 	target=$1 prefix=$2 destdir=${3-}
 	quietly $MAKE --no-print-directory "$target" PREFIX="$prefix" \
-		DESTDIR="$destdir" LIBDIR="$prefix/lib" \
+		DESTDIR="$destdir" BINDIR="$prefix/bin" LIBDIR="$prefix/lib" \
 		INCLUDEDIR="$prefix/include" MANDIR="$prefix/share/man"
 }
 
@@ -65,6 +65,9 @@ cmp -s "$tmp/here" "$tmp/there" ||
 	die "with DESTDIR other files: $(diff "$tmp/here" "$tmp/there")"
 grep -q "$tmp" "$tmp/staged/usr/lib/pkgconfig/socketserver.pc" &&
 	die 'DESTDIR got into socketserver.pc'
+
+"$tmp/usr/bin/ssctl" -h | grep -q '^usage: ssctl' || die 'no ssctl'
+[ -e "$tmp/usr/share/man/man1/ssctl.1" ] || die 'no ssctl.1'
 
 export PKG_CONFIG_PATH="$tmp/usr/lib/pkgconfig"
 version=$("$PKG_CONFIG" --modversion socketserver)
