@@ -182,7 +182,7 @@ endef
 
 # ---- targets ----------------------------------------------------------------
 
-.PHONY: all library run test bench benches bench-million bench-packages bench-readme lint check-long format install uninstall \
+.PHONY: all library run test test-stacked bench benches bench-million bench-packages bench-readme lint check-long format install uninstall \
 	clean help run-tests need-check FORCE
 .DELETE_ON_ERROR:
 .SUFFIXES:
@@ -200,6 +200,13 @@ run: $(ECHO) ## the demo echo server; ADDRESS=... elsewhere
 
 test: ## builds and runs all tests; SUITE=t_NAME: one suite
 	+@$(MAKE) --no-print-directory VARIANT=$(TEST_VARIANT) TABLE=1 run-tests
+
+# The suites of what clients may count on.
+STACKED := t_accept t_conformance t_crowd t_races t_resources t_stop t_stream \
+	t_timeouts t_udp t_unix
+test-stacked: export SS_STACKED := 1
+test-stacked: ## what servers promise, with metrics, access and limits in each
+	+@$(MAKE) --no-print-directory SUITE='$(STACKED)' test
 
 check-long: export SS_LONG := 1
 check-long: test ## the same, with the loops of a night
@@ -351,7 +358,7 @@ second_deadlock_stack=1 die_after_fork=0}"; \
 	export MAKE=$(call quote,$(INSTALL_MAKE)) CC=$(call quote,$(CC)) \
 		CXX=$(call quote,$(CXX)) FLAGS=$(call quote,$(INSTALL_FLAGS)) \
 		PKG_CONFIG=$(call quote,$(PKG_CONFIG)); \
-	$(if $(SUITE),export SS_SUITE=$(SUITE);) \
+	$(if $(SUITE),export SS_SUITE=$(call quote,$(SUITE));) \
 	$(UNSPREAD_$(VARIANT)) $(RUNNER)
 
 # ---- installing -------------------------------------------------------------

@@ -1,5 +1,5 @@
 /*
- * Runs all suites, or the one that SS_SUITE names (t_NAME or NAME).  Each
+ * Runs all suites, or those that SS_SUITE names (t_NAME or NAME).  Each
  * test/t_NAME.c defines `Suite *t_NAME(void)`; the Makefile lists them in
  * suites.inc, a line SUITE(t_NAME) each.  check's environment is honoured:
  * CK_RUN_SUITE (by the name given to suite_create), CK_RUN_CASE, CK_FORK=no
@@ -48,9 +48,17 @@ static const struct job suites[] = {
 
 static bool wanted(const char *name)
 {
-	const char *only = getenv("SS_SUITE");
-	return !only || strcmp(only, name) == 0 ||
-	       strcmp(only, name + strlen("t_")) == 0;
+	const char *only = getenv("SS_SUITE"), *word = only;
+	if (!only)
+		return true;
+	for (size_t n; *word; word += n + (word[n] == ' ')) {
+		n = strcspn(word, " ");
+		for (size_t skip = 0; skip <= strlen("t_"); skip += 2)
+			if (strlen(name + skip) == n &&
+			    strncmp(name + skip, word, n) == 0)
+				return true;
+	}
+	return false;
 }
 
 static void run(struct job *job)

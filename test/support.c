@@ -218,6 +218,24 @@ bool on_serving_thread(const struct model *model,
 	       !(transport->layer->flags & SS_LAYER_SOCKET);
 }
 
+/* SS_STACKED: guards, all of whom every client of a test passes, and who tells
+ * of them.  (t_faults has the PROXY layer, too, which waits for a client's
+ * first bytes, as not every handler does.) */
+static void use_stack(struct ss_config *config)
+{
+	static const struct ss_access_options access = {
+		.deny = "192.0.2.0/24"
+	};
+	static const struct ss_limits_options limits = {
+		.max_per_source = 1000000,
+		.rate = 1000000000,
+		.source_rate = 1000000000,
+	};
+	use_last(config, &ss_metrics_mixin, NULL);
+	use_last(config, &ss_access_mixin, &access);
+	use_last(config, &ss_limits_mixin, &limits);
+}
+
 struct ss_config config_of(const struct model *model,
 			   const struct transport *transport,
 			   const struct ss_handler *handler)
@@ -227,6 +245,8 @@ struct ss_config config_of(const struct model *model,
 		.transport = transport->layer,
 		.handler = handler,
 	};
+	if (getenv("SS_STACKED"))
+		use_stack(&config);
 	use_model(&config, model);
 	return config;
 }

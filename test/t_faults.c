@@ -253,6 +253,7 @@ static void guard(struct ss_config *config)
 							 .rate = 10000 };
 	use_first(config, &ss_limits_mixin, &limits);
 	use_first(config, &ss_access_mixin, &access);
+	use_first(config, &ss_metrics_mixin, NULL);
 	use_first(config, &ss_proxy_mixin, &proxy);
 }
 

@@ -880,7 +880,7 @@ START_TEST(threads_beyond_max_idle_leave)
 	board_new();
 	struct ss_config config =
 		config_for(&models[THREADING], &transports[TCP]);
-	config.mixins[0].options = &two;
+	use_options(&config, &ss_threading_mixin, &two);
 	struct served served;
 	served_start(&served, &config);
 	int running = threads(), fds[MANY];
