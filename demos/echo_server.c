@@ -615,6 +615,7 @@ static void use_control(struct settings *settings)
 	config->refusal = "error: too many are in control\n";
 	settings->controlled.servers = settings->servers;
 	settings->controlled.count = 1;
+	settings->controlled.drain = drain;
 }
 
 static int adopt_beside(struct settings *settings, struct ss_diag *why)

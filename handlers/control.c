@@ -130,6 +130,19 @@ static int run(struct call *call)
 	return command->run(call);
 }
 
+static void drain(const struct call *call)
+{
+	const struct ss_control *control = call->control;
+
+	if (control->drain != NULL) {
+		control->drain(control->drain_arg);
+		return;
+	}
+	for (int i = 0; i < control->count; i++)
+		ss_shutdown(control->servers[i]);
+	ss_shutdown(ss_request_server(call->req));
+}
+
 static int answer(struct call *call)
 {
 	int r = run(call);
@@ -140,10 +153,8 @@ static int answer(struct call *call)
 		r = control_say(call, "ok\n");
 	if (r == 0)
 		r = ss_flush(call->req);
-	for (int i = 0; call->drain && i < call->control->count; i++)
-		ss_shutdown(call->control->servers[i]);
 	if (call->drain)
-		ss_shutdown(ss_request_server(call->req));
+		drain(call);
 	return r < 0 ? r : SS_AGAIN;
 }
 

@@ -78,6 +78,10 @@ extern const struct ss_handler ss_control_handler;
 struct ss_control {
 	struct ss_server *const *servers; /* those that it controls */
 	int count;
+	/* What "drain" does, on the handler's thread, once the answer is sent;
+	 * NULL: those servers, and its own, are shut down. */
+	void (*drain)(void *arg);
+	void *drain_arg;
 };
 
 SS_END_DECLS

@@ -244,14 +244,15 @@ static char control_path[100];
 static struct program server;
 static struct ended got;
 
-/* The echo server, under its control; its URL. */
+/* The echo server, under its control, its figures beside it; its URL. */
 static const char *serve(const char *model, const char *address)
 {
 	snprintf(control_path, sizeof(control_path), "%s/control", scratch());
 	memset(&server, 0, sizeof(server));
-	program_start(&server, ARGV(demo("echo_server"), "-m", model,
-				    "--workers", "2", "--rate", "100000",
-				    "--control", control_path, address));
+	program_start(&server,
+		      ARGV(demo("echo_server"), "-m", model, "--workers", "2",
+			   "--rate", "100000", "--metrics", "127.0.0.1:0",
+			   "--control", control_path, address));
 	return program_listening(&server);
 }
 

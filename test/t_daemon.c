@@ -717,8 +717,8 @@ static const char *command_of(const char *unit)
 	char script[TEXT];
 	snprintf(script, sizeof(script),
 		 "sed -n 's|^ExecStart=[^ ]*|%s|p' " UNITS
-		 "%s | sed 's|:7777|:0|'",
-		 demo("echo_server"), unit);
+		 "%s | sed 's|:7777|:0|; s|:9100|:0|; s|/run/echo|%s|'",
+		 demo("echo_server"), unit, scratch());
 	program_run(&got, "", ARGV("sh", "-c", script));
 	ck_assert_str_eq(got.err, "");
 	snprintf(command, sizeof(command), "%.*s", (int)strcspn(got.out, "\n"),
@@ -732,6 +732,9 @@ START_TEST(daemon_is_started_by_its_unit)
 	struct program server = { 0 };
 	start_by_shell(&server, "exec %s", command_of("echo.service"));
 	echo_once(program_listening(&server), "hello\n");
+	/* Its figures', and its control's. */
+	for (int i = 0; i < 2; i++)
+		ck_assert_ptr_nonnull(strstr(program_line(&server), "fiber"));
 	quit(&server);
 }
 END_TEST
