@@ -313,8 +313,10 @@ static void start_for_connection(struct program *server, int accepted,
 
 static const char *option_m(const struct model *model)
 {
-	static char text[64];
-	snprintf(text, sizeof(text), "-v -m %s", model->name);
+	static char text[128];
+	snprintf(text, sizeof(text),
+		 "-v --deny 192.0.2.1 --per-source 9 --rate 9 -m %s",
+		 model->name);
 	return text;
 }
 
