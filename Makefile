@@ -204,9 +204,11 @@ test: ## builds and runs all tests; SUITE=t_NAME: one suite
 # The suites of what clients may count on.
 STACKED := t_accept t_conformance t_crowd t_races t_resources t_stop t_stream \
 	t_timeouts t_udp t_unix
-test-stacked: export SS_STACKED := 1
-test-stacked: ## what servers promise, with metrics, access and limits in each
-	+@$(MAKE) --no-print-directory SUITE='$(STACKED)' test
+# Whose clients all speak first, and bring nothing else.
+PROXIED := t_conformance t_resources
+test-stacked: ## what servers promise, with all guards and metrics in each
+	+@SS_STACKED=proxy $(MAKE) --no-print-directory SUITE='$(PROXIED)' test
+	+@SS_STACKED=1 $(MAKE) --no-print-directory SUITE='$(STACKED)' test
 
 check-long: export SS_LONG := 1
 check-long: test ## the same, with the loops of a night

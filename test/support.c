@@ -218,9 +218,15 @@ bool on_serving_thread(const struct model *model,
 	       !(transport->layer->flags & SS_LAYER_SOCKET);
 }
 
+/* SS_STACKED=proxy: those who dial come through a balancer, too. */
+static bool through_proxy(void)
+{
+	const char *stacked = getenv("SS_STACKED");
+	return stacked && !strcmp(stacked, "proxy");
+}
+
 /* SS_STACKED: guards, all of whom every client of a test passes, and who tells
- * of them.  (t_faults has the PROXY layer, too, which waits for a client's
- * first bytes, as not every handler does.) */
+ * of them. */
 static void use_stack(struct ss_config *config)
 {
 	static const struct ss_access_options access = {
@@ -231,6 +237,10 @@ static void use_stack(struct ss_config *config)
 		.rate = 1000000000,
 		.source_rate = 1000000000,
 	};
+	static const struct ss_proxy_options proxy = { .trusted = "127.0.0.0/8",
+						       .optional = true };
+	if (through_proxy() && config->transport == &ss_tcp_server)
+		use_last(config, &ss_proxy_mixin, &proxy);
 	use_last(config, &ss_metrics_mixin, NULL);
 	use_last(config, &ss_access_mixin, &access);
 	use_last(config, &ss_limits_mixin, &limits);
@@ -477,8 +487,11 @@ int try_dial(const char *url)
 	struct timeval patience = { .tv_sec = WAIT_MS / 1000 };
 	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
 	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience));
-	if (connect(fd, &to.address.u.sa, to.address.len) == 0)
+	if (connect(fd, &to.address.u.sa, to.address.len) == 0) {
+		if (through_proxy() && to.scheme == SS_SCHEME_TCP)
+			send(fd, "PROXY UNKNOWN\r\n", 15, MSG_NOSIGNAL);
 		return fd;
+	}
 	int error = errno;
 	close(fd);
 	return -error;

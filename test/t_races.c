@@ -219,8 +219,7 @@ static void begin(struct served *served, int model,
 	/* So few that some requests wait in it. */
 	static const struct ss_pool_options few = { .threads = 2, .ahead = 1 };
 	struct ss_config config = config_for(model, handler);
-	if (model == POOL)
-		config.mixins[0].options = &few;
+	use_options(&config, &ss_pool_mixin, &few);
 	config.drain_ms = drain_ms;
 	served_start(served, &config);
 }
@@ -546,7 +545,7 @@ START_TEST(threads_come_and_go)
 	struct census before = census();
 	yield_everywhere();
 	struct ss_config config = config_for(THREADING, &one_liner);
-	config.mixins[0].options = &options[_i];
+	use_options(&config, &ss_threading_mixin, &options[_i]);
 	struct served served;
 	served_start(&served, &config);
 	for (int i = 0; i < rounds(ROUNDS); i++) {

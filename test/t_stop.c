@@ -846,7 +846,7 @@ START_TEST(close_joins_threads)
 	board_new();
 	struct ss_config config =
 		config_for(&models[THREADING], &transports[TCP]);
-	config.mixins[0].options = &patient;
+	use_options(&config, &ss_threading_mixin, &patient);
 	struct ss_server *server = made(&config);
 	int running = threads(), fds[MANY];
 	for (int i = 0; i < MANY; i++) {
