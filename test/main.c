@@ -158,6 +158,7 @@ static bool await(struct job *jobs, int count)
 	for (int i = 0; pid > 0 && i < count; i++) {
 		if (jobs[i].pid != pid)
 			continue;
+		jobs[i].pid = 0; /* another's may have that number later */
 		if (status != 0)
 			jobs[i].tally->run = -1;
 		if (good(&jobs[i]))
