@@ -10,7 +10,9 @@
  * of its own too.  What they print comes as they end, those that failed last.
  */
 #include <check.h>
+#include <grp.h>
 #include <net/if.h>
+#include <pwd.h>
 #include <sched.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -18,6 +20,9 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#ifdef __linux__
+#include <sys/prctl.h>
+#endif
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -96,6 +101,25 @@ static bool own_network(void)
 #endif
 }
 
+/* SS_USER: whom tests are run by, in the network that root has made. */
+static void become_user(void)
+{
+	const char *name = getenv("SS_USER");
+	struct passwd *user = name ? getpwnam(name) : NULL;
+	if (!name)
+		return;
+	bool done = user && setgroups(0, NULL) == 0 &&
+		    setgid(user->pw_gid) == 0 && setuid(user->pw_uid) == 0;
+#ifdef __linux__
+	/* Who has changed may not look at itself in proc(5) otherwise. */
+	done = done && prctl(PR_SET_DUMPABLE, 1) == 0;
+#endif
+	if (done)
+		return;
+	fprintf(stderr, "SS_USER=%s: cannot become that\n", name);
+	exit(EXIT_FAILURE);
+}
+
 /* In a suite's process: what the others' print is not among its descriptors. */
 static void take_output(const struct job *job, const struct job *jobs,
 			int count)
@@ -126,6 +150,7 @@ static void start(struct job *job, const struct job *jobs, int count)
 	}
 	take_output(job, jobs, count);
 	own_network();
+	become_user();
 	run(job);
 	exit(EXIT_SUCCESS);
 }
@@ -242,8 +267,10 @@ int main(void)
 		puts("skipped: every interface: no network of its own");
 	if (count > 1 && most > 0)
 		run_at_a_time(jobs, count, most);
-	else
+	else {
+		become_user();
 		for (int i = 0; i < count; i++)
 			run(&jobs[i]);
+	}
 	return sum_up(jobs, count);
 }

@@ -148,15 +148,20 @@ static void listening(struct program *gdb, char url[SS_ADDRESS_TEXT])
 	while (sscanf(line, "listening on %400s (", url) != 1);
 }
 
-/* Those lines alone, one after the other. */
+/* Those lines alone, one after the other.  Where another process has an event
+ * meanwhile, gdb may stop at a place twice. */
 static const char *passed(char *out)
 {
 	static char text[1024];
+	const char *last = "";
 	size_t n = 0;
-	for (char *line = strtok(out, "\n"); line; line = strtok(NULL, "\n"))
-		if (strncmp(line, "probe ", 6) == 0)
-			n += (size_t)snprintf(text + n, sizeof(text) - n,
-					      "%s\n", line + 6);
+	for (char *line = strtok(out, "\n"); line; line = strtok(NULL, "\n")) {
+		if (strncmp(line, "probe ", 6) != 0 || strcmp(line, last) == 0)
+			continue;
+		last = line;
+		n += (size_t)snprintf(text + n, sizeof(text) - n, "%s\n",
+				      line + 6);
+	}
 	return text;
 }
 
