@@ -303,7 +303,6 @@ void ss_request_end(struct ss_request *req, int status)
 	struct ss_server *server = req->server;
 	PROBE(3, close, server, req->id, status);
 	self(server)->end_request(server, req, status);
-	count(&server->slot->ended);
 	stream_end(req);
 	sys_free(req->state);
 	req->state = NULL;
@@ -317,6 +316,8 @@ void ss_request_end(struct ss_request *req, int status)
 		rare_reset(req->rare);
 	}
 	gate_leave(server, req);
+	/* Who sees that it has ended sees its place free. */
+	count(&server->slot->ended);
 	/* It gives back what accepting lacked. */
 	if (held & SS_HOLD_ERRORS)
 		atomic_fetch_and(&server->holds, ~(unsigned)SS_HOLD_ERRORS);
