@@ -1,8 +1,8 @@
 /*
  * Our server as the benchmark wants it: an echo handler of one's choice, under
- * any model, and the sizes of those that have some.
+ * any model, the sizes of those that have some, and with all guards or none.
  *
- *	server -m threading -H loop tcp://127.0.0.1:0
+ *	server -m threading -H loop -g tcp://127.0.0.1:0
  */
 #include "../../demos/demo.h"
 
@@ -84,18 +84,46 @@ static struct ss_use find_model(const char *name, size_t len,
 	wrong("model", name);
 }
 
-/* MODEL:MODEL, leftmost first. */
-static void use_models(struct ss_config *config, const char *names,
+/* MODEL:MODEL, leftmost first; `to` is where there is room. */
+static void use_models(struct ss_use *to, int room, const char *names,
 		       const struct sizes *sizes)
 {
-	for (int i = 0; i < SS_MIXINS_MAX; i++) {
+	for (int i = 0; i < room; i++) {
 		const size_t len = strcspn(names, ":");
 
-		config->mixins[i] = find_model(names, len, sizes);
+		to[i] = find_model(names, len, sizes);
 		if (names[len] == '\0')
 			return;
 		names += len + 1;
 	}
+}
+
+/* ---- guards --------------------------------------------------------------*/
+
+/* What a daemon has in front of its handler: of each, all that its clients can
+ * pass. */
+enum { GUARDS = 3 };
+static const struct ss_access_options access_lists = {
+	.allow = "127.0.0.0/8,::1",
+	.deny = "192.0.2.0/24",
+};
+static const struct ss_limits_options limits = {
+	.max_per_source = INT_MAX,
+	.rate = INT_MAX,
+	.source_rate = INT_MAX,
+};
+static const struct ss_use guards[GUARDS] = {
+	{ &ss_metrics_mixin, NULL },
+	{ &ss_access_mixin, &access_lists },
+	{ &ss_limits_mixin, &limits },
+};
+
+/* They stand leftmost.  How many there are. */
+static int use_guards(struct ss_config *config)
+{
+	memcpy(config->mixins, guards, sizeof(guards));
+	config->log_level = SS_LOG_INFO;
+	return GUARDS;
 }
 
 /* ---- the program ---------------------------------------------------------*/
@@ -104,13 +132,14 @@ struct settings {
 	struct ss_config config;
 	struct sizes sizes;
 	const char *model, *handler;
+	bool guarded;
 };
 
 _Noreturn static void wrong_use(void)
 {
 	fputs("usage: server [-m MODEL[:MODEL]] [-H echo|loop|lend]\n"
 	      "              [-l LOOPS] [-t THREADS] [-w WORKERS]\n"
-	      "              [-x MAX-ACTIVE] ADDRESS\n",
+	      "              [-x MAX-ACTIVE] [-g] ADDRESS\n",
 	      stderr);
 	exit(2);
 }
@@ -129,7 +158,7 @@ static void parse(struct settings *settings, int argc, char *argv[])
 {
 	int option;
 
-	while ((option = getopt(argc, argv, "m:H:l:t:w:x:")) != -1)
+	while ((option = getopt(argc, argv, "m:H:l:t:w:x:g")) != -1)
 		switch (option) {
 		case 'm':
 			settings->model = optarg;
@@ -149,6 +178,9 @@ static void parse(struct settings *settings, int argc, char *argv[])
 		case 'x':
 			settings->config.max_active = number(optarg);
 			break;
+		case 'g':
+			settings->guarded = true;
+			break;
 		default:
 			wrong_use();
 		}
@@ -164,6 +196,8 @@ int main(int argc, char *argv[])
 
 	parse(&settings, argc, argv);
 	config->handler = find_handler(settings.handler);
-	use_models(config, settings.model, &settings.sizes);
+	int first = settings.guarded ? use_guards(config) : 0;
+	use_models(config->mixins + first, SS_MIXINS_MAX - first,
+		   settings.model, &settings.sizes);
 	return demo_run("server", config, NULL);
 }

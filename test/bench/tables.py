@@ -32,6 +32,9 @@ SERVERS = {
     "threading-loop": ours("threading", "-H", "loop"),
     "forking": ours("forking"),
     "pool": ours("pool"),
+    # With metrics, access lists, limits and the log at info.
+    "fiber-guarded": ours("fiber", "-l", "1", "-g"),
+    "threading-guarded": ours("threading", "-g"),
     "epoll": peer("epoll"),
     "epoll-2": peer("epoll", "-w", "2"),
     "raw-sync": peer("sync"),
@@ -58,6 +61,8 @@ LABELS = {
     "fiber-lend": "fiber, lent buffer",
     "prefork-fiber": "prefork > fiber, 2 workers",
     "threading-loop": "threading, straight loop",
+    "fiber-guarded": "fiber, all guards",
+    "threading-guarded": "threading, all guards",
     "epoll": "raw epoll loop",
     "epoll-2": "raw epoll, 2 processes",
     "raw-sync": "sync by hand",
@@ -201,6 +206,14 @@ ROWS = [
     Ratio("sync-64", "sync", "raw-sync", "one", 1.03),
     Ratio("sync-connect", "sync", "raw-sync", "one-connect", 1.03),
     Ratio("sync-udp", "sync", "raw-udp", "udp", 1.05),
+
+    Ratio("guarded-fiber-64", "fiber-guarded", "fiber", "64", 1.05),
+    Ratio("guarded-fiber-1000", "fiber-guarded", "fiber", "1000", 1.05),
+    Ratio("guarded-fiber-udp", "fiber-guarded", "fiber", "udp"),
+    Ratio("guarded-fiber-connect", "fiber-guarded", "fiber", "connect"),
+    Ratio("guarded-threading-64", "threading-guarded", "threading", "64", 1.05),
+    Ratio("guarded-threading-connect", "threading-guarded", "threading",
+          "connect"),
 
     Ratio("fiber-64-loop", "fiber-loop", "epoll", "64"),
     Ratio("fiber-64-lend", "fiber-lend", "epoll", "64"),
