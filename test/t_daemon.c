@@ -484,6 +484,36 @@ START_TEST(daemon_refuses_a_strange_ucspi)
 }
 END_TEST
 
+/* By the program itself, which says its port, and how each child ended. */
+START_TEST(daemon_is_started_by_tcpserver)
+{
+	char url[SS_ADDRESS_TEXT], expected[SS_ADDRESS_TEXT];
+	struct sockaddr_in own;
+	socklen_t len = sizeof(own);
+	if (missing("tcpserver") || model_supervised(&models[_i]))
+		return;
+	struct program server = { 0 };
+	program_start(&server,
+		      ARGV("tcpserver", "-1", "-v", "-H", "-R", "-llocalhost",
+			   "127.0.0.1", "0", demo("echo_server"), "--stdin",
+			   "--whoami", "-m", models[_i].name));
+	snprintf(url, sizeof(url), "tcp://127.0.0.1:%s", program_line(&server));
+	int fd = dial(url);
+	ck_assert_int_eq(getsockname(fd, (struct sockaddr *)&own, &len), 0);
+	snprintf(expected, sizeof(expected), "127.0.0.1 %d\n",
+		 ntohs(own.sin_port));
+	send_text(fd, "WHOAMI\n");
+	expect_text(fd, expected);
+	send_text(fd, "hello\n");
+	expect_text(fd, "hello\n");
+	shutdown(fd, SHUT_WR);
+	expect_end(fd);
+	close(fd);
+	program_tells(&server, " status 0");
+	program_stop(&server, SIGTERM, &got);
+}
+END_TEST
+
 /* Whoever is started by it is not taken for whom it was meant. */
 START_TEST(daemon_takes_its_sockets_from_the_environment)
 {
@@ -807,6 +837,8 @@ static void add_stdin(Suite *suite)
 	tcase_add_test(tcase, daemon_refuses_what_is_no_socket);
 	tcase_add_loop_test(tcase, daemon_knows_the_addresses_of_ucspi, 0, 2);
 	tcase_add_test(tcase, daemon_refuses_a_strange_ucspi);
+	tcase_add_loop_test(tcase, daemon_is_started_by_tcpserver, 0,
+			    plain_count);
 }
 
 static void add_manager(Suite *suite)
