@@ -618,6 +618,12 @@ static void use_control(struct settings *settings)
 	settings->controlled.drain = drain;
 }
 
+static int adopt_main(struct settings *settings, struct ss_diag *why)
+{
+	return ss_start_adopt(settings->run.start, settings->name,
+			      &settings->config, why);
+}
+
 static int adopt_beside(struct settings *settings, struct ss_diag *why)
 {
 	for (int i = 0; i < settings->beside_count; i++)
@@ -634,11 +640,14 @@ static void adopt(struct settings *settings)
 	struct ss_start **start = &settings->run.start;
 	enum ss_start_mode mode =
 		settings->from_stdin ? SS_START_STDIN : SS_START_AUTO;
+	/* The one that takes whatever is left comes last. */
+	const bool first = config->addresses[0] != NULL;
 	struct ss_diag why;
 
 	if (ss_start_new(start, mode, &why) < 0 ||
+	    (first && adopt_main(settings, &why) < 0) ||
 	    adopt_beside(settings, &why) < 0 ||
-	    ss_start_adopt(*start, settings->name, config, &why) < 0 ||
+	    (!first && adopt_main(settings, &why) < 0) ||
 	    ss_start_left(*start, &why) > 0)
 		wrong_use("%s", why.text);
 	if (config->addresses[0] == NULL && !config->no_bind)

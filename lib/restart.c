@@ -62,6 +62,18 @@ static void free_legacy(struct legacy *legacy)
 	sys_free(legacy->programs);
 }
 
+/* " 4r": by number and letters, or nothing. */
+static size_t say_flags(char *text, int fd, unsigned flags)
+{
+	char letters[3] = "";
+	int n = 0;
+	if (flags & SS_LISTENER_REMOVES)
+		letters[n++] = START_REMOVES;
+	if (flags & SS_LISTENER_ANY_PORT)
+		letters[n++] = START_ANY_PORT;
+	return n ? (size_t)snprintf(text, ENTRY, " %d%s", fd, letters) : 0;
+}
+
 static void list_listeners(const struct run *run, struct legacy *legacy)
 {
 	size_t names = 0, restarted = 0, n = (size_t)legacy->count;
@@ -78,10 +90,8 @@ static void list_listeners(const struct run *run, struct legacy *legacy)
 				legacy->names + names, START_NAME + 1, "%s%s",
 				at ? ":" : "",
 				name_of(run->options.start, l->watch.fd));
-			if (l->flags & SS_LISTENER_REMOVES)
-				restarted += (size_t)snprintf(
-					legacy->restarted + restarted, ENTRY,
-					" %d", FIRST + at);
+			restarted += say_flags(legacy->restarted + restarted,
+					       FIRST + at, l->flags);
 		}
 	}
 }

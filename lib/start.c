@@ -90,7 +90,20 @@ static int take_listed(struct ss_start *start, long count, const char *names,
 	return r;
 }
 
-/* By restart.c's hand: the pipe, and listeners with files. */
+/* What is said of a listener, a letter each. */
+static unsigned read_flags(char **text)
+{
+	unsigned flags = 0;
+	for (;; ++*text)
+		if (**text == START_REMOVES)
+			flags |= SS_LISTENER_REMOVES;
+		else if (**text == START_ANY_PORT)
+			flags |= SS_LISTENER_ANY_PORT;
+		else
+			return flags;
+}
+
+/* By restart.c's hand: the pipe, and of what kind which listeners are. */
 static int read_restarted(struct ss_start *start, struct ss_diag *why)
 {
 	const char *text = getenv("SS_RESTARTED");
@@ -105,8 +118,9 @@ static int read_restarted(struct ss_start *start, struct ss_diag *why)
 	}
 	while (*end == ' ') {
 		long fd = strtol(end, &end, 10);
+		unsigned flags = read_flags(&end);
 		if (fd >= FIRST && fd < FIRST + start->count)
-			start->given[fd - FIRST].removes = true;
+			start->given[fd - FIRST].flags = flags;
 	}
 	return 0;
 }
@@ -295,18 +309,21 @@ static int adopt_named(struct ss_start *start, const char *name,
 	return n;
 }
 
-/* After a restart port 0 stands for whichever it was; they come in order. */
-static bool bound_to(const struct ss_start *start, int fd,
+/* After a restart port 0 stands for whichever the kernel chose then; of several
+ * they come in order. */
+static bool bound_to(const struct given *given,
 		     const struct ss_endpoint *endpoint)
 {
 	struct ss_address address = { .len = sizeof(address.u) };
 	struct ss_address wanted = endpoint->address;
 	bool stream = endpoint->scheme == SS_SCHEME_TCP ||
 		      endpoint->scheme == SS_SCHEME_UNIX;
-	if (option_of(fd, SO_TYPE) != (stream ? SOCK_STREAM : SOCK_DGRAM) ||
-	    sys_getsockname(fd, &address.u.sa, &address.len) == -1)
+	if (option_of(given->fd, SO_TYPE) !=
+		    (stream ? SOCK_STREAM : SOCK_DGRAM) ||
+	    sys_getsockname(given->fd, &address.u.sa, &address.len) == -1)
 		return false;
-	if (start->ready_fd >= 0 && ss_address_port(&wanted) == 0 &&
+	if (given->flags & SS_LISTENER_ANY_PORT &&
+	    ss_address_port(&wanted) == 0 &&
 	    address.u.sa.sa_family == wanted.u.sa.sa_family) {
 		if (wanted.u.sa.sa_family == AF_INET6)
 			wanted.u.in6.sin6_port = address.u.in6.sin6_port;
@@ -329,7 +346,7 @@ static int adopt_places(struct ss_start *start, const char *text, int *at,
 	for (ssize_t k = 0; k < places && k < ENDPOINTS; k++) {
 		struct given *given = start->given;
 		while (given < start->given + start->count &&
-		       (given->taken || !bound_to(start, given->fd, &list[k])))
+		       (given->taken || !bound_to(given, &list[k])))
 			given++;
 		if (given == start->given + start->count)
 			continue;
@@ -384,13 +401,12 @@ int ss_start_adopt(struct ss_start *start, const char *name,
 
 /* ---- after a restart ------------------------------------------------------*/
 
-static void take_file(const struct ss_start *start,
-		      struct ss_listener *listener)
+static void take_flags(const struct ss_start *start,
+		       struct ss_listener *listener)
 {
 	for (int i = 0; i < start->count; i++)
-		if (start->given[i].fd == listener->watch.fd &&
-		    start->given[i].removes)
-			listener->flags |= SS_LISTENER_REMOVES;
+		if (start->given[i].fd == listener->watch.fd)
+			listener->flags |= start->given[i].flags;
 }
 
 void start_take_over(const struct run *run)
@@ -400,7 +416,7 @@ void start_take_over(const struct run *run)
 		return;
 	for (int i = 0; i < run->count; i++)
 		for (int k = 0; k < run->servers[i]->listener_count; k++)
-			take_file(start, run->servers[i]->listeners[k]);
+			take_flags(start, run->servers[i]->listeners[k]);
 	stop_tell(start->ready_fd);
 	sys_close(start->ready_fd);
 	start->ready_fd = -1;

@@ -6,11 +6,14 @@
 
 enum { START_NAME = 256 };
 
+/* What SS_RESTARTED says of a listener: SS_LISTENER_REMOVES, _ANY_PORT. */
+enum { START_REMOVES = 'r', START_ANY_PORT = 'p' };
+
 /* A socket that was given. */
 struct given {
 	int fd;
 	bool taken;
-	bool removes;	  /* its file is ours to remove */
+	unsigned flags;	  /* of SS_LISTENER_*, those that came along */
 	char address[16]; /* "fd:N" */
 	char name[START_NAME];
 };

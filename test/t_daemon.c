@@ -196,6 +196,25 @@ START_TEST(daemon_matches_listeners_by_name)
 }
 END_TEST
 
+/* As after a restart: port 0 is none that somebody had asked for by number. */
+START_TEST(daemon_knows_ports_that_the_kernel_chose)
+{
+	char url[2][SS_ADDRESS_TEXT];
+	int places[2] = {
+		placed(bound_tcp(SOCK_STREAM, url[0], SS_ADDRESS_TEXT), PLACE),
+		placed(bound_tcp(SOCK_STREAM, url[1], SS_ADDRESS_TEXT),
+		       OTHER_PLACE),
+	};
+	struct program server = { 0 };
+	start_by_shell(&server, "SS_RESTARTED='5 %dp' " TWO " 5>/dev/null",
+		       3 + _i, demo("echo_server"), "127.0.0.1:0");
+	program_wait(&server, &got);
+	complained(_i ? "descriptor 3 ('web')" : "descriptor 4 ('admin')");
+	for (int i = 0; i < 2; i++)
+		close(places[i]);
+}
+END_TEST
+
 /* What is meant for another process, and what makes no sense. */
 START_TEST(daemon_refuses_a_strange_environment)
 {
@@ -816,6 +835,8 @@ static void add_given(Suite *suite)
 	tcase_add_test(tcase, daemon_takes_datagram_sockets_too);
 	tcase_add_test(tcase, daemon_matches_listeners_by_address);
 	tcase_add_test(tcase, daemon_matches_listeners_by_name);
+	tcase_add_loop_test(tcase, daemon_knows_ports_that_the_kernel_chose, 0,
+			    2);
 	tcase_add_test(tcase, daemon_refuses_a_strange_environment);
 	tcase_add_loop_test(tcase, daemon_is_started_by_systemd_socket_activate,
 			    0, all);

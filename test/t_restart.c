@@ -146,6 +146,24 @@ static void await_exchanges(long n)
 	eventually(atomic_load(&board->exchanges) >= until);
 }
 
+static void clients_start(pid_t clients[CLIENTS], const char *even,
+			  const char *odd)
+{
+	for (int i = 0; i < CLIENTS; i++)
+		clients[i] = client_start(i % 2 ? odd : even);
+}
+
+/* All of their exchanges went well. */
+static void clients_end(const pid_t clients[CLIENTS])
+{
+	await_exchanges(20);
+	atomic_store(&board->stop, true);
+	for (int i = 0; i < CLIENTS; i++)
+		ck_assert_int_eq(ended_with(clients[i]), 0);
+	ck_assert_msg(atomic_load(&board->errors) == 0, "%ld errors: %s",
+		      atomic_load(&board->errors), board->error);
+}
+
 static void restart_often(const struct model *model,
 			  const struct transport *transport)
 {
@@ -159,20 +177,14 @@ static void restart_often(const struct model *model,
 	program_start(&server, ARGV(demo("echo_server"), "-m", model->name,
 				    fresh_address(transport)));
 	snprintf(url, sizeof(url), "%s", program_listening(&server));
-	for (int i = 0; i < CLIENTS; i++)
-		clients[i] = client_start(url);
+	clients_start(clients, url, url);
 	pid_t pid = server.pid;
 	int restarts = getenv("SS_LONG") ? LONG : QUICK;
 	for (int i = 0; i < restarts; i++) {
 		await_exchanges(20);
 		pid = restarted(&server, pid, fd, url);
 	}
-	await_exchanges(20);
-	atomic_store(&board->stop, true);
-	for (int i = 0; i < CLIENTS; i++)
-		ck_assert_int_eq(ended_with(clients[i]), 0);
-	ck_assert_msg(atomic_load(&board->errors) == 0, "%ld errors: %s",
-		      atomic_load(&board->errors), board->error);
+	clients_end(clients);
 	server.pid = pid;
 	program_stop(&server, SIGTERM, &got);
 	ck_assert_str_eq(got.err, "");
@@ -189,6 +201,68 @@ START_TEST(restart_loses_no_client)
 	const struct transport *transport = &transports[streams[_i % 2]];
 	ck_assert(transport->stream);
 	restart_often(&models[_i / 2], transport);
+}
+END_TEST
+
+/* The servers of one program, in the order of what they say. */
+enum { FIRST, SECOND, FIGURES, CONTROL, SERVERS };
+
+static void http_begins(const char *url, char *line, size_t size)
+{
+	int fd = dial(url);
+	send_text(fd, "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n");
+	ck_assert_int_gt(recv_within(fd, line, size, WAIT_MS), 0);
+	close(fd);
+}
+
+/* What each of them is for. */
+static void all_serve(char urls[SERVERS][SS_ADDRESS_TEXT])
+{
+	char line[64];
+	http_begins(urls[FIGURES], line, sizeof(line));
+	ck_assert_int_eq(strncmp(line, "HTTP/1.1 200 ", 13), 0);
+	program_run(
+		&got, "",
+		ARGV(demo("ssctl"), "-s", strchr(urls[CONTROL], '/'), "stats"));
+	ck_assert_msg(got.status == 0, "%s", got.err);
+	echo_once(urls[FIRST], "hello\n");
+	echo_once(urls[SECOND], "hello\n");
+}
+
+/* Of two addresses, of figures and of control, by other models than the one:
+ * they go over together, and the clients of each lose nothing. */
+START_TEST(restart_takes_all_servers_along)
+{
+	char name[SS_ADDRESS_TEXT], urls[SERVERS][SS_ADDRESS_TEXT];
+	char control[SS_ADDRESS_TEXT];
+	struct program server = { 0 };
+	pid_t clients[CLIENTS];
+	board_new();
+	adopt_orphans();
+	int fd = manager(name, sizeof(name));
+	setenv("NOTIFY_SOCKET", name, 1);
+	snprintf(control, sizeof(control), "%s/control", scratch());
+	program_start(&server, ARGV(demo("echo_server"), "-m", models[_i].name,
+				    "--metrics", "127.0.0.1:0", "--control",
+				    control, "127.0.0.1:0", "127.0.0.1:0"));
+	for (int i = 0; i < SERVERS; i++)
+		snprintf(urls[i], sizeof(urls[i]), "%s",
+			 program_listening(&server));
+	clients_start(clients, urls[FIRST], urls[SECOND]);
+	all_serve(urls);
+	for (int i = 0; i < QUICK; i++) {
+		await_exchanges(20);
+		server.pid = restarted(&server, server.pid, fd, urls[FIRST]);
+		for (int k = SECOND; k < SERVERS; k++)
+			ck_assert_str_eq(program_listening(&server), urls[k]);
+		all_serve(urls);
+	}
+	clients_end(clients);
+	program_stop(&server, SIGTERM, &got);
+	ck_assert_str_eq(got.err, "");
+	ck_assert_int_eq(got.status, 0);
+	ck_assert_int_eq(access(control, F_OK), -1);
+	close(fd);
 }
 END_TEST
 
@@ -456,6 +530,8 @@ Suite *t_restart(void)
 	if (getenv("SS_LONG"))
 		tcase_set_timeout(tcase, 300);
 	tcase_add_loop_test(tcase, restart_loses_no_client, 0, 2 * plain_count);
+	tcase_add_loop_test(tcase, restart_takes_all_servers_along, 0,
+			    plain_count);
 	tcase_add_loop_test(tcase, restart_lets_conversations_end, 0,
 			    plain_count);
 	tcase = suite_case(suite, "program", NULL, NULL);

@@ -364,9 +364,10 @@ SS_API struct ss_timeouts ss_server_timeouts(const struct ss_server *server);
 SS_API const char *const *ss_server_addresses(const struct ss_server *server);
 
 enum ss_listener_flags {
-	SS_LISTENER_DGRAM = 1 << 0,   /* it is read, not accepted from */
-	SS_LISTENER_ADOPTED = 1 << 1, /* others may share it */
-	SS_LISTENER_REMOVES = 1 << 2, /* its file goes when it is closed */
+	SS_LISTENER_DGRAM = 1 << 0,    /* it is read, not accepted from */
+	SS_LISTENER_ADOPTED = 1 << 1,  /* others may share it */
+	SS_LISTENER_REMOVES = 1 << 2,  /* its file goes when it is closed */
+	SS_LISTENER_ANY_PORT = 1 << 3, /* the kernel chose its port */
 };
 
 /*

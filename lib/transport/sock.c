@@ -217,6 +217,16 @@ static int add_listener(struct ss_server *server,
 	return 0;
 }
 
+static unsigned flags_of(const struct ss_server *server,
+			 const struct ss_endpoint *endpoint, size_t data_size)
+{
+	if (!is_unix(server))
+		return ss_address_port(&endpoint->address) == 0
+			       ? SS_LISTENER_ANY_PORT
+			       : 0;
+	return data_size ? SS_LISTENER_REMOVES : 0;
+}
+
 int sock_open(struct ss_server *server, const struct ss_endpoint *endpoint,
 	      size_t data_size, struct ss_listener **listener)
 {
@@ -225,7 +235,7 @@ int sock_open(struct ss_server *server, const struct ss_endpoint *endpoint,
 	if (fd < 0)
 		return refuse(server, endpoint, fd, step);
 	return add_listener(server, endpoint, fd,
-			    data_size ? SS_LISTENER_REMOVES : 0, data_size,
+			    flags_of(server, endpoint, data_size), data_size,
 			    listener);
 }
 
