@@ -109,7 +109,7 @@ PEER_SRC := $(sort $(wildcard test/peers/*.c))
 BENCH_SRC := $(sort $(wildcard test/bench/*.c test/bench/load/*.c))
 BENCH_PEER_SRC := $(sort $(wildcard test/bench/peers/*.c test/bench/peers/*.cc))
 # The longest first: the last to end decides how long all take.
-LONGEST := t_install t_faults t_programs t_connect t_streams t_stop t_races
+LONGEST := t_install t_systemd t_faults t_programs t_connect t_streams t_stop t_races
 SUITES := $(basename $(notdir $(filter test/t_%.c,$(TEST_SRC))))
 SUITES := $(filter $(SUITES),$(LONGEST)) $(filter-out $(LONGEST),$(SUITES))
 # By itself gdb loads what lies beside a library under this name.

@@ -1,0 +1,171 @@
+#!/bin/sh
+# Boots a systemd of our own, in namespaces where it can reach nothing else, and
+# has it run the units of demos/systemd: start, reload, activation, watchdog.
+# t_systemd runs it, as root, with the echo server's directory: run.sh DIR.
+# Ends in 77 where systemd does not boot.
+# shellcheck disable=SC2016 # what sh runs in there
+set -eu
+
+demos=$1
+units=$(cd "$(dirname "$0")/../../demos/systemd" && pwd)
+tmp=$(mktemp -d)
+group=libsocketserver-test-$$
+systemd='' groups=''
+
+# soon TENTHS COMMAND...: until it is so.
+soon() {
+	left=$1
+	shift
+	until "$@" >/dev/null 2>&1; do
+		left=$((left - 1))
+		[ "$left" -gt 0 ] || return 1
+		sleep 0.1
+	done
+}
+
+leave() {
+	[ -z "$systemd" ] || kill -KILL "$systemd" 2>/dev/null || :
+	[ -z "$systemd" ] || wait "$systemd" 2>/dev/null || :
+	for at in $groups; do
+		soon 50 find "$at" -depth -type d -exec rmdir {} + || :
+	done
+	rm -rf "$tmp"
+}
+trap leave EXIT
+trap 'exit 1' HUP INT TERM
+
+# A place in the hierarchy, or in each of the old ones, for systemd to take for
+# the root.
+set -- /sys/fs/cgroup
+[ -e "$1/cgroup.procs" ] || set -- /sys/fs/cgroup/*
+for at; do
+	[ ! -L "$at" ] || continue
+	[ -e "$at/cgroup.procs" ] || continue
+	mkdir "$at/$group" 2>/dev/null || continue
+	# Not where it has to be set up before (cpuset).
+	sh -c "echo 0 >$at/$group/cgroup.procs" 2>/dev/null || {
+		rmdir "$at/$group"
+		continue
+	}
+	groups="$groups $at/$group"
+done
+
+# Targets that units need by default; and echo_server where they look for it.
+mkdir "$tmp/units"
+cp "$units"/* "$tmp/units"
+for target in sysinit basic shutdown network sockets multi-user; do
+	printf '[Unit]\nDefaultDependencies=no\n' >"$tmp/units/$target.target"
+done
+sed -i 's|/usr/local/bin|/run/bin|' "$tmp"/units/*.service
+for unit in "$tmp"/units/*.service; do
+	mkdir "$unit.d"
+	printf '[Service]\nWatchdogSec=5\n' >"$unit.d/soon.conf"
+done
+
+# sh -c BOOT TMP DEMOS GROUPS: becomes systemd.
+boot='
+for at in $3; do
+	echo 0 >"$at/cgroup.procs"
+done
+exec unshare --pid --fork --kill-child --mount --mount-proc --cgroup --ipc \
+	--uts --net sh -e -c "
+		for at in $3; do
+			mount --bind \$at \${at%/*}
+		done
+		mount -t tmpfs -o mode=755 tmpfs /run
+		mkdir -p /run/systemd/system /run/bin
+		cp -r $1/units/. /run/systemd/system
+		cp $2/echo_server $2/echo_client $2/ssctl /run/bin
+		mount -t tmpfs tmpfs /tmp
+		mount -t tmpfs tmpfs /var/tmp
+		mount -o remount,bind,ro /
+		exec env container=test SYSTEMD_UNIT_PATH=/run/systemd/system \
+			/lib/systemd/systemd --system --unit=basic.target"'
+sh -c "$boot" boot "$tmp" "$demos" "$groups" >"$tmp/log" 2>&1 &
+systemd=$!
+
+# The first process in there.
+init() {
+	kill -0 "$systemd" || exit 77
+	pid=$(cut -d ' ' -f 1 "/proc/$systemd/task/$systemd/children")
+	[ -n "$pid" ]
+}
+inside() {
+	nsenter -t "$pid" -a "$@"
+}
+up() {
+	init && inside systemctl list-units
+}
+soon 100 up || {
+	cat "$tmp/log"
+	exit 77
+}
+trap 'inside systemctl --no-pager status "echo*" || :; leave' EXIT
+
+die() {
+	echo "systemd: $*" >&2
+	exit 1
+}
+
+# is UNIT PROPERTY VALUE
+is() {
+	[ "$(inside systemctl show "$1" -p "$2" --value)" = "$3" ]
+}
+
+# echoes COUNT: so many clients are served.
+echoes() {
+	for _ in $(seq "$1"); do
+		[ "$(echo hello |
+			inside /run/bin/echo_client tcp://127.0.0.1:7777)" = \
+			hello ] || die 'no echo'
+	done
+}
+
+# reloads UNIT: another process has taken over, which systemd knows.
+reloads() {
+	old=$(inside systemctl show "$1" -p MainPID --value)
+	inside systemctl reload "$1"
+	soon 100 inside sh -c "! kill -0 $old"
+	is "$1" ActiveState active || die "$1 is not active after its reload"
+	is "$1" MainPID "$old" && die "$1 is still the same process"
+	echoes 3
+}
+
+# stops UNIT...: well.
+stops() {
+	inside systemctl stop "$@"
+	for unit; do
+		is "$unit" ActiveState inactive || die "$unit did not end"
+		is "$unit" Result success || die "$unit did not end well"
+	done
+}
+
+inside systemctl start echo.service
+echoes 3
+status=$(inside systemctl show echo.service -p StatusText --value)
+case $status in
+"serving tcp://127.0.0.1:7777 "*) ;;
+*) die "its status is '$status'" ;;
+esac
+inside /run/bin/ssctl -s /run/echo/control stats >/dev/null || die 'no control'
+main=$(inside systemctl show echo.service -p MainPID --value)
+[ "$(inside stat -c %u "/proc/$main")" != 0 ] || die 'it is root'
+reloads echo.service
+reloads echo.service
+# Longer than the watchdog's time: it is fed, by the new process.
+sleep 6
+is echo.service NRestarts 0 || die 'its watchdog was not fed'
+main=$(inside systemctl show echo.service -p MainPID --value)
+inside kill -STOP "$main"
+soon 100 is echo.service NRestarts 1 || die 'a stopped one is not replaced'
+soon 100 is echo.service ActiveState active
+echoes 1
+stops echo.service
+
+inside systemctl start echo-activated.socket
+is echo-activated.service ActiveState inactive || die 'it runs without a client'
+echoes 3
+is echo-activated.service ActiveState active || die 'it was not started'
+reloads echo-activated.service
+stops echo-activated.socket echo-activated.service
+trap leave EXIT
