@@ -78,6 +78,7 @@ STRETCH_cov := 6
 # but under the sanitizers.
 JOBS_release := 4
 JOBS_debug := 4
+JOBS_tsan := 2
 
 # gcc 12's thread sanitizer dies at start where the kernel spreads mappings
 # over more than 28 bits (vm.mmap_rnd_bits): without randomisation it never.
