@@ -137,7 +137,8 @@ BENCH_PEERS := $(sort $(patsubst test/bench/peers/%,$(BUILD)/bench/peer_%, \
 
 # ---- commands ---------------------------------------------------------------
 
-SDT := $(shell echo '\#include <sys/sdt.h>' | $(CC) $(CPPFLAGS) -E - \
+# (\043: whether a # is written \# there, makes of different age disagree.)
+SDT := $(shell printf '\043include <sys/sdt.h>\n' | $(CC) $(CPPFLAGS) -E - \
 	>/dev/null 2>&1 && echo yes)
 HAS_PROBES := $(if $(filter no,$(PROBES)),,$(if $(SDT),-DSS_PROBES))
 
