@@ -66,9 +66,11 @@ static int priority(int level)
 /* What a client sent may be in it: no second line, no escape sequences. */
 static void make_plain(char *text, size_t n)
 {
-	for (size_t i = 0; i < n; i++)
-		if ((text[i] >= 0 && text[i] < ' ') || text[i] == '\177')
+	for (size_t i = 0; i < n; i++) {
+		unsigned char c = (unsigned char)text[i];
+		if (c < ' ' || c == '\177')
 			text[i] = '?';
+	}
 }
 
 static void add_message(struct text *to, const struct told *told)
