@@ -12,6 +12,7 @@
 
 #include <limits.h>
 #include <poll.h>
+#include <unistd.h>
 
 #include "handlers.h"
 
