@@ -48,13 +48,19 @@ static ssize_t take_frame(struct ss_request *req, size_t header, size_t n,
 	return (ssize_t)n;
 }
 
+/* What no caller's memory holds, where size_t cannot tell it. */
+static size_t frame_size(uint64_t n)
+{
+	return n < SSIZE_MAX - 8 ? (size_t)n : SSIZE_MAX - 8;
+}
+
 /* ---- netstrings -----------------------------------------------------------*/
 
 /* LENGTH ":", without leading zeros; *header counts its bytes. */
-static ssize_t netstring_length(struct ss_request *req, size_t *header,
-				bool *end)
+static int netstring_length(struct ss_request *req, size_t *length,
+			    size_t *header, bool *end)
 {
-	size_t n = 0;
+	uint64_t n = 0;
 	for (size_t i = 0; i <= DIGITS; i++) {
 		int r = need(req, i + 1, end);
 		if (r < 0 || *end)
@@ -62,7 +68,8 @@ static ssize_t netstring_length(struct ss_request *req, size_t *header,
 		unsigned char c = stream_data(req)[i];
 		if (c == ':' && i) {
 			*header = i + 1;
-			return (ssize_t)n;
+			*length = frame_size(n);
+			return 1;
 		}
 		if (c < '0' || c > '9' || (i && !n))
 			break;
@@ -75,13 +82,13 @@ ssize_t ss_read_netstring(struct ss_request *req, void *buf, size_t size,
 			  bool *end)
 {
 	bool ended = false;
-	size_t header = 0;
-	ssize_t n = netstring_length(req, &header, &ended);
+	size_t header = 0, n = 0;
+	int r = netstring_length(req, &n, &header, &ended);
 	if (end)
 		*end = ended;
-	if (n < 0 || ended)
-		return n;
-	return take_frame(req, header, (size_t)n, 1, buf, size);
+	if (r < 0 || ended)
+		return r;
+	return take_frame(req, header, n, 1, buf, size);
 }
 
 ssize_t ss_write_netstring(struct ss_request *req, const void *buf, size_t n)
@@ -118,9 +125,7 @@ ssize_t ss_read_frame(struct ss_request *req, int width, void *buf, size_t size,
 	uint64_t n = 0;
 	for (int i = 0; i < width; i++)
 		n = n << 8 | stream_data(req)[i];
-	if (n > SSIZE_MAX - 8)
-		n = SSIZE_MAX - 8;
-	return take_frame(req, (size_t)width, (size_t)n, 0, buf, size);
+	return take_frame(req, (size_t)width, frame_size(n), 0, buf, size);
 }
 
 ssize_t ss_write_frame(struct ss_request *req, int width, const void *buf,

@@ -138,6 +138,8 @@ static const struct {
 	{ 0, 0, 0, "1:a,", "EMSGSIZE left 1:a," },
 	{ 0, 99, 0, "9999999999:a,", "EMSGSIZE left 9999999999:a," },
 	{ 0, 99, 0, "4294967297:a,", "EMSGSIZE left 4294967297:a," },
+	{ 0, 99, 0, "4294967295:a,", "EMSGSIZE left 4294967295:a," },
+	{ 0, 99, 0, "3000000000:a,", "EMSGSIZE left 3000000000:a," },
 	/* Ended within. */
 	{ 0, 99, 0, "5", "EPROTO left 5" },
 	{ 0, 99, 0, "5:", "EPROTO left 5:" },
