@@ -143,7 +143,8 @@ SDT := $(shell printf '\043include <sys/sdt.h>\n' | $(CC) $(CPPFLAGS) -E - \
 HAS_PROBES := $(if $(filter no,$(PROBES)),,$(if $(SDT),-DSS_PROBES))
 
 # Ours; the user's CPPFLAGS, CFLAGS and LDFLAGS come after them.
-SS_CPPFLAGS := -D_GNU_SOURCE -Iinclude $(DEFINE_$(VARIANT)) \
+SS_CPPFLAGS := -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -D_TIME_BITS=64 \
+	-Iinclude $(DEFINE_$(VARIANT)) \
 	$(if $(TABLE),-DSS_SYS_TABLE) $(if $(PORTABLE),-DSS_PORTABLE) \
 	$(HAS_PROBES)
 SS_CFLAGS := -std=c11 -pthread -fvisibility=hidden $(WARN) $(INSTRUMENT)

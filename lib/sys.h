@@ -47,6 +47,8 @@
 #define SYS_TSAN 1
 #endif
 
+_Static_assert(sizeof(off_t) == 8, "compile with -D_FILE_OFFSET_BITS=64");
+
 /* Linux alone tells of a half-close so; POSIX does not have it. */
 #ifndef POLLRDHUP
 #define POLLRDHUP 0

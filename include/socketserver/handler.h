@@ -220,7 +220,7 @@ SS_API size_t ss_sent(const struct ss_request *req);
  * memory, adopted descriptors, channels that transform) by copying.  Returns
  * the bytes sent, fewer than n only at the end of the file.
  */
-SS_API ssize_t ss_sendfile(struct ss_request *req, int fd, off_t offset,
+SS_API ssize_t ss_sendfile(struct ss_request *req, int fd, int64_t offset,
 			   size_t n);
 
 /* Sends what is buffered.  For datagrams: sends the reply now. */
