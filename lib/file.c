@@ -1,7 +1,8 @@
 /* A FILE over a request's stream, for code that wants stdio. */
 #include "internal.h"
 
-#ifdef __GLIBC__
+/* glibc and musl have cookies, bionic has not. */
+#if defined(__linux__) && !defined(__ANDROID__)
 
 static ssize_t answer(ssize_t r)
 {
