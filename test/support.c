@@ -3,6 +3,7 @@
 
 #include <dirent.h>
 #include <ifaddrs.h>
+#include <malloc.h>
 #include <net/if.h>
 #include <poll.h>
 #include <signal.h>
@@ -683,6 +684,22 @@ int open_descriptors(void)
 int threads(void)
 {
 	return entries("/proc/self/task");
+}
+
+#ifdef __GLIBC__
+#if __GLIBC_PREREQ(2, 33)
+#define HEAP_IN_USE
+#endif
+#endif
+
+size_t heap_in_use(void)
+{
+#ifdef HEAP_IN_USE
+	struct mallinfo2 info = mallinfo2();
+	return info.uordblks + info.hblkhd;
+#else
+	return 0;
+#endif
 }
 
 int children(void)

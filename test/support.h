@@ -188,6 +188,7 @@ int open_descriptors(void);
 int threads(void);
 bool threads_back(int running); /* to as many as were running, in a second */
 int children(void);
+size_t heap_in_use(void); /* 0: the C library does not tell */
 int64_t clock_ms(void);
 void pause_ms(int ms);
 /* Waits until the condition holds; it is not asked again once it did. */

@@ -1552,16 +1552,17 @@ START_TEST(programs_cost_one_recv_and_one_send_a_message)
 		&server,
 		ARGV("strace", "-D", "-f", "-c", "-o", table, "-e",
 		     "trace=recvfrom,recvmsg,read,sendto,sendmsg,write,poll,"
-		     "ppoll,setsockopt,accept4",
+		     "ppoll,setsockopt,accept4,?recv,?send",
 		     demo("echo_server"), "-m", _i ? "threading" : "sync",
 		     "tcp://127.0.0.1:0"));
 	ping_pong(url, _i ? CLIENTS : 1, _i ? MESSAGES : ALL);
 	quit(&server);
 	eventually(access(table, F_OK) == 0 && calls(table, "total") > 0);
 	int ends = _i ? CLIENTS : 1;
-	ck_assert_int_eq(calls(table, "sendto"), ALL);
+	/* Some 32-bit machines have shorter ones. */
+	ck_assert_int_eq(calls(table, "sendto") + calls(table, "send"), ALL);
 	/* The first of sync's may come too early. */
-	int recvs = calls(table, "recvfrom");
+	int recvs = calls(table, "recvfrom") + calls(table, "recv");
 	ck_assert_int_ge(recvs, ALL + ends);
 	ck_assert_int_le(recvs, ALL + ends + !_i);
 	ck_assert_int_eq(calls(table, "sendmsg") + calls(table, "recvmsg"), 0);

@@ -7,7 +7,6 @@
 
 #include <dirent.h>
 #include <limits.h>
-#include <malloc.h>
 #include <poll.h>
 #include <sys/wait.h>
 
@@ -66,16 +65,6 @@ struct question {
 };
 static struct question *question;
 
-static size_t bytes_in_use(void)
-{
-#if defined(__GLIBC__) && __GLIBC_PREREQ(2, 33)
-	struct mallinfo2 info = mallinfo2();
-	return info.uordblks + info.hblkhd;
-#else
-	return 0;
-#endif
-}
-
 static void answer_service_actions(struct ss_server *server);
 
 static const struct ss_layer answerer = {
@@ -100,7 +89,7 @@ static void answer_service_actions(struct ss_server *server)
 		counts->threads = threads();
 		counts->children = children();
 		counts->descriptors = open_descriptors();
-		counts->bytes = bytes_in_use();
+		counts->bytes = heap_in_use();
 		counts->misplaced = look(&counts->ours);
 		atomic_store(&question->answered, asked);
 	}

@@ -6,7 +6,6 @@
 
 #include <arpa/inet.h>
 #include <limits.h>
-#include <malloc.h>
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <sys/ioctl.h>
@@ -2448,11 +2447,6 @@ START_TEST(stream_speaks_stdio_when_setup_fails)
 }
 END_TEST
 
-static size_t heap_in_use(void)
-{
-	return mallinfo2().uordblks;
-}
-
 /* Nobody else would see: open ones are on a list of stdio's own. */
 START_TEST(stream_closes_stdio)
 {
@@ -2461,6 +2455,10 @@ START_TEST(stream_closes_stdio)
 		{ .setup = fails_in_setup, .handle = echo },
 	};
 	size_t before = 0;
+	if (!heap_in_use()) {
+		printf("skipped: the C library does not tell of its heap\n");
+		return;
+	}
 	for (int i = 0; i < 110; i++) {
 		if (i == 10)
 			before = heap_in_use();
