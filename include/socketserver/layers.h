@@ -18,7 +18,7 @@ SS_API extern const struct ss_layer ss_unix_datagram_server;
 
 /* transport_options of these four. */
 struct ss_socket_options {
-	int request_queue_size; /* listen(2) backlog; 0: SOMAXCONN */
+	int request_queue_size; /* listen(2) backlog; 0: 4096 or SOMAXCONN */
 	int max_packet_size;	/* datagrams, bytes; 0: 65535 */
 	bool no_reuse_address;	/* TCP sets SO_REUSEADDR unless told not to */
 	bool reuse_port;	/* SO_REUSEPORT; -EINVAL on Unix sockets */

@@ -12,6 +12,8 @@
 
 #include "../sys.h"
 
+/* musl says 128, and so do others; the kernel knows its own limit. */
+enum { BACKLOG = SOMAXCONN < 4096 ? 4096 : SOMAXCONN };
 enum { PACKET_SIZE = 65535, ENDPOINTS = 32 };
 
 struct sock_state *sock_state(const struct ss_server *server)
@@ -378,7 +380,7 @@ int sock_server_activate(struct ss_server *server)
 	if (backlog)
 		check_backlog(server, backlog);
 	else
-		backlog = SOMAXCONN;
+		backlog = BACKLOG;
 	for (int i = 0; i < ss_server_listeners(server); i++) {
 		struct ss_listener *listener = ss_server_listener(server, i);
 		if (ss_listener_flags(listener) & SS_LISTENER_ADOPTED)
