@@ -20,11 +20,15 @@ static ssize_t file_read(void *cookie, char *buf, size_t n)
 	return answer(r);
 }
 
-/* A cookie's write answers 0 for an error, never -1 (fopencookie(3)). */
+/* glibc takes 0 for an error, never -1 (fopencookie(3)); the others -1. */
 static ssize_t file_write(void *cookie, const char *buf, size_t n)
 {
 	ssize_t r = answer(ss_write(cookie, buf, n));
+#ifdef __GLIBC__
 	return r < 0 ? 0 : r;
+#else
+	return r;
+#endif
 }
 
 static int file_forget(void *cookie)

@@ -2385,7 +2385,7 @@ static int mixes_with_stdio(struct ss_request *req)
 	/* What ss_read_line has read ahead is there for stdio. */
 	ck_assert_int_eq(fscanf(f, "%255s", buf), 1);
 	ck_assert_str_eq(buf, "second");
-	ck_assert_int_eq(fputs("4", f), 1);
+	ck_assert_int_ge(fputs("4", f), 0);
 	ck_assert_int_eq(fclose(f), 0);
 	ck_assert_int_eq(ss_write(req, "5", 1), 1);
 	f = ss_file(req);
