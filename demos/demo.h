@@ -38,7 +38,7 @@ static inline int demo_announce(const char *program, struct ss_server *server)
 		       ss_server_url(server, i, url, sizeof(url)),
 		       ss_server_describe(server));
 	}
-	if (fflush(stdout) == 0)
+	if (fflush(stdout) == 0 && !ferror(stdout))
 		return 0;
 	fprintf(stderr, "%s: standard output: %s\n", program, strerror(errno));
 	return -1;

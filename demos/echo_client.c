@@ -91,7 +91,7 @@ static void show(const struct client *client, size_t n)
 		show_byte(client, (unsigned char)client->in[i]);
 	if (client->dgram && !client->raw)
 		putchar('\n');
-	if (fflush(stdout) == EOF)
+	if (fflush(stdout) == EOF || ferror(stdout))
 		die_errno("standard output");
 }
 
@@ -320,7 +320,7 @@ static int parse_timeout(const char *text)
 
 _Noreturn static void exit_flushed(void)
 {
-	if (fflush(stdout) == EOF)
+	if (fflush(stdout) == EOF || ferror(stdout))
 		die_errno("standard output");
 	exit(EXIT_SUCCESS);
 }

@@ -444,7 +444,7 @@ enum { ROWS = sizeof(rows) / sizeof(rows[0]) };
 
 _Noreturn static void exit_flushed(void)
 {
-	if (fflush(stdout) == 0)
+	if (fflush(stdout) == 0 && !ferror(stdout))
 		exit(EXIT_SUCCESS);
 	fprintf(stderr, PROGRAM ": standard output: %s\n", strerror(errno));
 	exit(EXIT_FAILURE);

@@ -110,7 +110,7 @@ int main(void)
 	puts("a handler that reads each message by its length sees");
 	if (demonstrate(&framed, counted) < 0)
 		return EXIT_FAILURE;
-	if (fflush(stdout) == 0)
+	if (fflush(stdout) == 0 && !ferror(stdout))
 		return EXIT_SUCCESS;
 	perror("sticky: standard output");
 	return EXIT_FAILURE;
