@@ -405,8 +405,9 @@ START_TEST(threads_have_their_own)
 }
 END_TEST
 
-/* 32-bit ARM has unwind tables of its own, and none for C. */
-#ifndef __ARM_EABI_UNWINDER__
+/* 32-bit ARM has unwind tables of its own, and none for C; musl-gcc brings an
+ * unwinder along that glibc alone can do with. */
+#if defined(__GLIBC__) && !defined(__ARM_EABI_UNWINDER__)
 #define UNWINDS 1
 static _Unwind_Reason_Code count_frame(struct _Unwind_Context *frame, void *arg)
 {

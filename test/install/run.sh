@@ -2,7 +2,7 @@
 # Installs into a temporary place, builds a C and a C++20 program against what
 # is there, by pkg-config, shared and static, runs them, and uninstalls.
 # t_install runs it: MAKE (with its MAKEFLAGS), CC, CXX, PKG_CONFIG, FLAGS (the
-# variant's instruments).
+# variant's instruments), LDD (what tells of a program's libraries).
 # shellcheck disable=SC2086 # commands and flags are split into words
 set -eu
 
@@ -94,7 +94,7 @@ fi
 # The shared ones must really have used the library.
 for name in c_shared cxx_shared; do
 	[ ! -e "$tmp/$name" ] || LD_LIBRARY_PATH=$tmp/usr/lib \
-		ldd "$tmp/$name" | grep -q "$tmp/usr/lib/libsocketserver.so" ||
+		${LDD:-ldd} "$tmp/$name" | grep -q "$tmp/usr/lib/libsocketserver.so" ||
 		die "$name is not linked with the shared library"
 done
 
