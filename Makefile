@@ -38,6 +38,11 @@ ADDRESS ?=
 SUITE ?=
 CHECK ?=
 BENCH_ARGS ?=
+# Targets of `make check-cross`.
+TARGETS ?=
+# What runs programs of another machine, and where they lie wrapped in it.
+EMULATOR ?=
+EMULATED ?=
 
 # ---- variants ---------------------------------------------------------------
 
@@ -185,7 +190,8 @@ endef
 
 # ---- targets ----------------------------------------------------------------
 
-.PHONY: all library run test test-stacked bench benches bench-million bench-packages bench-readme lint check-long format install uninstall \
+.PHONY: all library run test test-stacked bench benches bench-million bench-packages bench-readme lint check-long check-cross cross-packages \
+	format install uninstall \
 	clean help run-tests need-check FORCE
 .DELETE_ON_ERROR:
 .SUFFIXES:
@@ -212,6 +218,12 @@ PROXIED := t_conformance t_resources
 test-stacked: ## what servers promise, with all guards and metrics in each
 	+@SS_STACKED=proxy $(MAKE) --no-print-directory SUITE='$(PROXIED)' test
 	+@SS_STACKED=1 $(MAKE) --no-print-directory SUITE='$(STACKED)' test
+
+check-cross: ## the tests on other machines and C libraries; TARGETS=musl: that one
+	+@MAKE=$(call quote,$(MAKE)) SUITE='$(SUITE)' test/cross/run.sh $(TARGETS)
+
+cross-packages: ## installs what check-cross needs (apt)
+	@test/install/cross-packages.sh
 
 check-long: export SS_LONG := 1
 check-long: test ## the same, with the loops of a night
@@ -351,7 +363,8 @@ INSTALL_FLAGS = -pthread $(INSTRUMENT)
 # What the runner has freed, every process that it forks takes along and
 # searches for leaks: 256 MB of that, asan's default, made most of the time.
 run-tests: all $(RUNNER) $(PEERS)
-	@export SS_BUILD=$(abspath $(BUILD)) SS_VARIANT=$(VARIANT); \
+	@export SS_BUILD=$(abspath $(or $(EMULATED),$(BUILD))) SS_VARIANT=$(VARIANT) \
+		$(if $(EMULATOR),SS_EMULATED=1); \
 	export ASAN_OPTIONS="$${ASAN_OPTIONS-detect_leaks=1:quarantine_size_mb=8}"; \
 	export UBSAN_OPTIONS="$${UBSAN_OPTIONS-print_stacktrace=1}"; \
 	export TSAN_OPTIONS="$${TSAN_OPTIONS-halt_on_error=1 \
@@ -364,7 +377,7 @@ second_deadlock_stack=1 die_after_fork=0}"; \
 		CXX=$(call quote,$(CXX)) FLAGS=$(call quote,$(INSTALL_FLAGS)) \
 		PKG_CONFIG=$(call quote,$(PKG_CONFIG)); \
 	$(if $(SUITE),export SS_SUITE=$(call quote,$(SUITE));) \
-	$(UNSPREAD_$(VARIANT)) $(RUNNER)
+	$(UNSPREAD_$(VARIANT)) $(EMULATOR) $(RUNNER)
 
 # ---- installing -------------------------------------------------------------
 

@@ -1082,6 +1082,10 @@ static const char *errors(void)
 	text[n] = '\0';
 	if (file)
 		fclose(file);
+	/* What an emulator has to say of a signal that kills. */
+	char *emulator = strstr(text, "qemu: ");
+	if (emulator)
+		*emulator = '\0';
 	return text;
 }
 
@@ -1473,6 +1477,10 @@ START_TEST(gdb_lists_fibers_of_core_files)
 	program_run(&ended, "", ARGV("sh", "-c", command));
 	if (ended.status != 0) {
 		printf("skipped: there are no core files here\n");
+		return;
+	}
+	if (getenv("SS_EMULATED")) {
+		printf("skipped: gdb does not find its way in qemu's cores\n");
 		return;
 	}
 	snprintf(command, sizeof(command), "%s/dump", scratch());
