@@ -77,6 +77,13 @@ static void page_start(struct served *served, const struct ss_handler *handler)
 	shown[0] = served->server;
 }
 
+static uint64_t ended(void)
+{
+	struct ss_stats stats;
+	ss_server_stats(shown[0], &stats);
+	return stats.ended;
+}
+
 START_TEST(each_place_has_its_answer)
 {
 	struct served served;
@@ -85,6 +92,7 @@ START_TEST(each_place_has_its_answer)
 	ck_assert(told("Content-Type: text/html; charset=utf-8\r\n"));
 	ck_assert(told("\r\nContent-Security-Policy: default-src 'none'"));
 	ck_assert(told("</html>"));
+	eventually(ended() == 1);
 	ck_assert_int_eq(get(served.url, "/metrics?now=1"), 200);
 	ck_assert(told("\r\nContent-Type: text/plain; version=0.0.4"));
 	ck_assert(told("accepted_total{server=\"a\\\"b\\\\c\\nd\"} 2\n"));
