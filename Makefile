@@ -40,6 +40,13 @@ CHECK ?=
 BENCH_ARGS ?=
 # Targets of `make check-cross`.
 TARGETS ?=
+# For `make soak`: how long; servers with this in their name; what it begins
+# with; a leak of memory, descriptors or threads to plant into them.
+HOURS ?=
+MINUTES ?=
+ONLY ?=
+SEED ?=
+LEAK ?=
 # What runs programs of another machine, and where they lie wrapped in it.
 EMULATOR ?=
 EMULATED ?=
@@ -191,7 +198,7 @@ endef
 # ---- targets ----------------------------------------------------------------
 
 .PHONY: all library run test test-stacked bench benches bench-million bench-packages bench-readme lint check-long check-cross cross-packages \
-	format install uninstall \
+	soak format install uninstall \
 	clean help run-tests need-check FORCE
 .DELETE_ON_ERROR:
 .SUFFIXES:
@@ -224,6 +231,17 @@ check-cross: ## the tests on other machines and C libraries; TARGETS=musl: that 
 
 cross-packages: ## installs what check-cross needs (apt)
 	@test/install/cross-packages.sh
+
+# Leaks for the soak test to find; LEAK= plants one.
+$(BUILD)/soak/leak.so: test/soak/leak.c $(BUILD)/flags
+	@mkdir -p $(@D)
+	$(call say,LINK)$(COMPILE) -Wno-pedantic -fPIC -fvisibility=default -shared -o $@ $<
+
+soak: $(ECHO) $(BUILD)/soak/leak.so ## servers under load for HOURS= and MINUTES= (2): does anything grow?
+	@test/soak/soak.py $(BUILD) $(if $(LEAK),--leak $(LEAK)) \
+		$(if $(SEED),--seed $(SEED)) $(if $(ONLY),--only '$(ONLY)') \
+		--seconds "$$(echo '$(or $(HOURS),0) $(or $(MINUTES),$(if \
+		$(HOURS),0,2))' | awk '{ print $$1 * 3600 + $$2 * 60 }')"
 
 check-long: export SS_LONG := 1
 check-long: test ## the same, with the loops of a night

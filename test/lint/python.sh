@@ -1,5 +1,6 @@
 #!/bin/sh
-# Python: the benchmark, by pyflakes, and its own arithmetic by its self-test.
+# Python, by pyflakes; the arithmetic of the benchmark and of the soak test by
+# their self-tests.
 . "$(dirname "$0")/common.sh"
 need python3
 
@@ -8,7 +9,8 @@ if have pyflakes3; then
 else
 	skipped 'pyflakes3 is not installed'
 fi
-python3 -B test/bench/selftest.py >"$tmp/log" 2>&1 ||
-	bad_lines '' <"$tmp/log"
+for selftest in test/bench/selftest.py test/soak/slopes.py; do
+	python3 -B "$selftest" >"$tmp/log" 2>&1 || bad_lines '' <"$tmp/log"
+done
 
 finish
