@@ -47,6 +47,8 @@ MINUTES ?=
 ONLY ?=
 SEED ?=
 LEAK ?=
+# Sources that `make coverage` tells all of.
+FILES ?=
 # What runs programs of another machine, and where they lie wrapped in it.
 EMULATOR ?=
 EMULATED ?=
@@ -198,7 +200,7 @@ endef
 # ---- targets ----------------------------------------------------------------
 
 .PHONY: all library run test test-stacked bench benches bench-million bench-packages bench-readme lint check-long check-cross cross-packages \
-	soak format install uninstall \
+	coverage soak format install uninstall \
 	clean help run-tests need-check FORCE
 .DELETE_ON_ERROR:
 .SUFFIXES:
@@ -231,6 +233,15 @@ check-cross: ## the tests on other machines and C libraries; TARGETS=musl: that 
 
 cross-packages: ## installs what check-cross needs (apt)
 	@test/install/cross-packages.sh
+
+# Counters of several threads are added to at once.
+COVER = $(MAKE) --no-print-directory VARIANT=cov TABLE=1 \
+	CFLAGS='$(OPTIMISE_cov) -fprofile-update=atomic'
+coverage: ## which lines of lib/ the tests reach; FILES=lib/X.c: and its branches
+	+@$(COVER) all need-check
+	@find build/cov -name '*.gcda' -exec rm -f {} +
+	+@$(COVER) run-tests; status=$$?; \
+	test/coverage/table.py build/cov $(FILES) && exit $$status
 
 # Leaks for the soak test to find; LEAK= plants one.
 $(BUILD)/soak/leak.so: test/soak/leak.c $(BUILD)/flags
