@@ -148,21 +148,6 @@ static bool expected(const struct lists *lists, const struct member *who)
 
 /* ---- asking ---------------------------------------------------------------*/
 
-static struct ss_address pretended;
-
-static const struct ss_layer pretend_layer;
-
-static int pretend_verify(struct ss_server *server, struct ss_request *req)
-{
-	must(ss_request_set_peer(req, &pretended) == 0, "no memory");
-	return ss_super(server, &pretend_layer)->verify_request(server, req);
-}
-
-static const struct ss_layer pretend_layer = {
-	.name = "pretend",
-	.ops = { .verify_request = pretend_verify },
-};
-
 static int handle(struct ss_request *req)
 {
 	return ss_write(req, "y", 1) < 0 ? -EPIPE : 0;
@@ -172,7 +157,7 @@ static bool allowed(struct ss_server *server, const struct ss_address *who)
 {
 	struct ss_memory_client *client;
 	char byte;
-	pretended = *who;
+	pretended_peer = *who;
 	must(ss_memory_connect(server, &client) == 0, "connect");
 	ss_memory_shutdown(client);
 	ssize_t n = ss_memory_recv(client, &byte, 1);

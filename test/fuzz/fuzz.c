@@ -67,6 +67,113 @@ bool plain_text(const char *text, size_t n)
 	return true;
 }
 
+/* ---- JSON -----------------------------------------------------------------*/
+
+/* The bytes of one character, strictly (RFC 3629); 0: it is none. */
+static size_t character(const unsigned char *s, size_t n)
+{
+	size_t more = s[0] < 0x80 ? 0 : s[0] < 0xe0 ? 1 : s[0] < 0xf0 ? 2 : 3;
+	uint32_t value = more ? s[0] & (0x3fu >> more) : s[0];
+	static const uint32_t least[] = { 0, 0x80, 0x800, 0x10000 };
+	if (s[0] >= 0xf8 || (s[0] >= 0x80 && s[0] < 0xc0) || more >= n)
+		return 0;
+	for (size_t i = 1; i <= more; i++) {
+		if ((s[i] & 0xc0) != 0x80)
+			return 0;
+		value = value << 6 | (s[i] & 0x3f);
+	}
+	bool surrogate = value >= 0xd800 && value <= 0xdfff;
+	return value < least[more] || value > 0x10ffff || surrogate ? 0
+								    : more + 1;
+}
+
+static size_t escape_length(const char *s, size_t n)
+{
+	if (n < 2 || !strchr("\"\\/bfnrtu", s[1]) || !s[1])
+		return 0;
+	if (s[1] != 'u')
+		return 2;
+	return n >= 6 && strspn(s + 2, "0123456789abcdefABCDEF") >= 4 ? 6 : 0;
+}
+
+static size_t json_string(const char *s, size_t n)
+{
+	size_t i = 1, used;
+	for (; i < n && s[i] != '"'; i += used) {
+		used = s[i] == '\\' ? escape_length(s + i, n - i)
+				    : character((const void *)(s + i), n - i);
+		if (!used || (unsigned char)s[i] < ' ')
+			return 0;
+	}
+	return i < n ? i + 1 : 0;
+}
+
+static size_t json_number(const char *s, size_t n)
+{
+	size_t i = s[0] == '-', from = i;
+	while (i < n && s[i] >= '0' && s[i] <= '9')
+		i++;
+	if (i == from || (s[from] == '0' && i > from + 1))
+		return 0;
+	if (i + 1 < n && s[i] == '.' && s[i + 1] >= '0' && s[i + 1] <= '9')
+		for (i++; i < n && s[i] >= '0' && s[i] <= '9';)
+			i++;
+	return i;
+}
+
+static size_t blank(const char *s, size_t n)
+{
+	size_t i = 0;
+	while (i < n && s[i] && strchr(" \t\r\n", s[i]))
+		i++;
+	return i;
+}
+
+/* [ ... ] or { "...": ... }. */
+static size_t json_list(const char *s, size_t n)
+{
+	char end = s[0] == '[' ? ']' : '}';
+	size_t i = 1 + blank(s + 1, n - 1), used;
+	if (i < n && s[i] == end)
+		return i + 1;
+	for (; i < n; i++) {
+		i += blank(s + i, n - i);
+		if (end == '}') {
+			used = i < n && s[i] == '"' ? json_string(s + i, n - i)
+						    : 0;
+			i += used;
+			i += blank(s + i, n - i);
+			if (!used || i >= n || s[i++] != ':')
+				return 0;
+			i += blank(s + i, n - i);
+		}
+		used = json_value(s + i, n - i);
+		i += used;
+		i += blank(s + i, n - i);
+		if (!used || i >= n || (s[i] != ',' && s[i] != end))
+			return 0;
+		if (s[i] == end)
+			return i + 1;
+	}
+	return 0;
+}
+
+size_t json_value(const char *s, size_t n)
+{
+	static const char *const words[] = { "true", "false", "null" };
+	if (!n)
+		return 0;
+	if (s[0] == '"')
+		return json_string(s, n);
+	if (s[0] == '[' || s[0] == '{')
+		return json_list(s, n);
+	for (size_t i = 0; i < 3; i++)
+		if (n >= strlen(words[i]) &&
+		    memcmp(s, words[i], strlen(words[i])) == 0)
+			return strlen(words[i]);
+	return json_number(s, n);
+}
+
 /* ---- reads that stop short ------------------------------------------------*/
 
 const char *const way_names[] = { "whole", "in pieces", "parked" };
@@ -118,6 +225,19 @@ static const struct ss_layer cut_layer = {
 };
 
 /* ---- a client over memory -------------------------------------------------*/
+
+struct ss_address pretended_peer;
+
+static int pretend_verify(struct ss_server *server, struct ss_request *req)
+{
+	must(ss_request_set_peer(req, &pretended_peer) == 0, "no memory");
+	return ss_super(server, &pretend_layer)->verify_request(server, req);
+}
+
+const struct ss_layer pretend_layer = {
+	.name = "pretend",
+	.ops = { .verify_request = pretend_verify },
+};
 
 static const struct ss_layer count_layer;
 

@@ -56,6 +56,10 @@ char *exact_text(struct input text);
 /* Whether all of it is printable ASCII. */
 bool plain_text(const char *text, size_t n);
 
+/* How many of the n bytes are one JSON value (RFC 8259), in UTF-8; 0: there is
+ * none. */
+size_t json_value(const char *text, size_t n);
+
 /* ---- a client over memory -------------------------------------------------*/
 
 /* How its bytes reach the handler. */
@@ -81,6 +85,10 @@ struct served {
 struct served serve_one(const struct ss_config *config, enum way way,
 			struct input cuts, const void *bytes, size_t n);
 void served_free(struct served *served);
+
+/* A layer whose clients come from wherever a target says. */
+extern struct ss_address pretended_peer;
+extern const struct ss_layer pretend_layer;
 
 /* Whichever way they came, the answer is the same. */
 void must_be_same(const struct served *one, const struct served *other,

@@ -9,7 +9,7 @@ cd "$(dirname "$0")/../.." || exit 1
 
 build=build/fuzz
 most_mb=1024 # of memory
-input_s=20   # an input may take
+input_s=10   # an input may take
 
 case ${TIME:-60} in
 *[!0-9]*)
