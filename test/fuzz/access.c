@@ -157,7 +157,7 @@ static bool allowed(struct ss_server *server, const struct ss_address *who)
 {
 	struct ss_memory_client *client;
 	char byte;
-	pretended_peer = *who;
+	fuzz_peer = *who;
 	must(ss_memory_connect(server, &client) == 0, "connect");
 	ss_memory_shutdown(client);
 	ssize_t n = ss_memory_recv(client, &byte, 1);
@@ -238,7 +238,7 @@ static struct ss_server *make(void)
 	static const struct ss_handler handler = { .handle = handle };
 	static const struct ss_config config = {
 		.transport = &ss_memory_server,
-		.mixins = { { &pretend_layer, NULL },
+		.mixins = { { &fuzz_peer_layer, NULL },
 			    { &ss_access_mixin, &room } },
 		.handler = &handler,
 		.log_level = SS_NONE,

@@ -226,17 +226,17 @@ static const struct ss_layer cut_layer = {
 
 /* ---- a client over memory -------------------------------------------------*/
 
-struct ss_address pretended_peer;
+struct ss_address fuzz_peer;
 
-static int pretend_verify(struct ss_server *server, struct ss_request *req)
+static int peer_verify(struct ss_server *server, struct ss_request *req)
 {
-	must(ss_request_set_peer(req, &pretended_peer) == 0, "no memory");
-	return ss_super(server, &pretend_layer)->verify_request(server, req);
+	must(ss_request_set_peer(req, &fuzz_peer) == 0, "no memory");
+	return ss_super(server, &fuzz_peer_layer)->verify_request(server, req);
 }
 
-const struct ss_layer pretend_layer = {
-	.name = "pretend",
-	.ops = { .verify_request = pretend_verify },
+const struct ss_layer fuzz_peer_layer = {
+	.name = "peer",
+	.ops = { .verify_request = peer_verify },
 };
 
 static const struct ss_layer count_layer;

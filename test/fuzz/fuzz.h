@@ -87,8 +87,8 @@ struct served serve_one(const struct ss_config *config, enum way way,
 void served_free(struct served *served);
 
 /* A layer whose clients come from wherever a target says. */
-extern struct ss_address pretended_peer;
-extern const struct ss_layer pretend_layer;
+extern struct ss_address fuzz_peer;
+extern const struct ss_layer fuzz_peer_layer;
 
 /* Whichever way they came, the answer is the same. */
 void must_be_same(const struct served *one, const struct served *other,

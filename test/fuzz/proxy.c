@@ -201,7 +201,7 @@ static void must_be_served(struct input stream, ssize_t header_size,
 		must(served->n == 0, "an answer");
 		return;
 	}
-	ss_address_format(told ? &header->source : &pretended_peer, from,
+	ss_address_format(told ? &header->source : &fuzz_peer, from,
 			  sizeof(from));
 	if (told)
 		ss_address_format(&header->destination, to, sizeof(to));
@@ -232,15 +232,14 @@ FUZZ_TARGET(proxy)(const uint8_t *data, size_t n)
 		.rbufsize = flags & 2 ? 12 + (flags >> 4) : 0,
 	};
 	const struct ss_config config = {
-		.mixins = { { &pretend_layer, NULL },
+		.mixins = { { &fuzz_peer_layer, NULL },
 			    { &ss_proxy_mixin, &options } },
 		.handler = &handler,
 	};
 	struct proxy_header header = { .tlvs = NULL };
-	pretended_peer =
-		(struct ss_address){ .len = sizeof(struct sockaddr_in) };
-	pretended_peer.u.in.sin_family = AF_INET;
-	pretended_peer.u.in.sin_addr.s_addr = htonl(0x0a000001);
+	fuzz_peer = (struct ss_address){ .len = sizeof(struct sockaddr_in) };
+	fuzz_peer.u.in.sin_family = AF_INET;
+	fuzz_peer.u.in.sin_addr.s_addr = htonl(0x0a000001);
 	ssize_t header_size = header_of(in, options.optional, &header);
 	for (enum way way = WHOLE; way < WAYS; way++) {
 		struct served served =
