@@ -84,16 +84,19 @@ done
 		;;
 	esac
 }
+programs=
+for name in $targets; do
+	programs="$programs $build/fuzz/$name"
+done
 # shellcheck disable=SC2086
-set -- $targets
 $MAKE --no-print-directory VARIANT=fuzz TABLE=1 PORTABLE= BUILD=$build CC="$CC" \
-	$(printf "$build/fuzz/%s " "$@") || exit
+	$programs || exit
 
 # What is freed is kept for a while, 256 MB of it by default.
 export ASAN_OPTIONS="${ASAN_OPTIONS-detect_leaks=1:quarantine_size_mb=16}"
 export UBSAN_OPTIONS="${UBSAN_OPTIONS-print_stacktrace=1}"
 export TIME SEED
-printf '%s\n' "$@" | xargs -n 1 \
+echo "$targets" | xargs -n 1 \
 	-P "$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1)" "$0" --one || {
 	echo 'fuzz: something has broken'
 	exit 1
