@@ -181,9 +181,8 @@ FUZZ_TARGET(control)(const uint8_t *data, size_t n)
 	struct input in = { data, n };
 	struct input cuts = take_until(&in, '\0');
 	struct served whole = command(WHOLE, cuts, in);
-	struct served other =
-		command(cuts.left % 2 ? PIECES : PARKED, cuts, in);
-	must_be_same(&whole, &other, cuts.left % 2 ? PIECES : PARKED);
+	struct served other = command(way_of(cuts), cuts, in);
+	must_be_same(&whole, &other, way_of(cuts));
 	served_free(&whole);
 	served_free(&other);
 	return 0;

@@ -178,6 +178,11 @@ size_t json_value(const char *s, size_t n)
 
 const char *const way_names[] = { "whole", "in pieces", "parked" };
 
+enum way way_of(struct input cuts)
+{
+	return cuts.left % 2 ? PIECES : PARKED;
+}
+
 /* Of the one client there is. */
 static struct {
 	struct input cuts;

@@ -70,6 +70,8 @@ enum way {
 	WAYS
 };
 extern const char *const way_names[];
+/* Besides WHOLE, the one that such an input is to go. */
+enum way way_of(struct input cuts);
 
 struct served {
 	unsigned char *answer;

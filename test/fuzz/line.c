@@ -77,16 +77,16 @@ static void must_say(const char *meant, const char *text, bool whole)
 
 static void must_be_the_time(const char *line)
 {
-	struct tm tm = { .tm_isdst = 0 };
-	int ms;
-	int n = sscanf(line, "{\"time\":\"%4d-%2d-%2dT%2d:%2d:%2d.%3dZ\"",
-		       &tm.tm_year, &tm.tm_mon, &tm.tm_mday, &tm.tm_hour,
-		       &tm.tm_min, &tm.tm_sec, &ms);
-	must(n == 7, "'%s'", line);
-	tm.tm_year -= 1900;
-	tm.tm_mon--;
-	int64_t then = (int64_t)timegm(&tm) * 1000 + ms;
-	must(then == wall_ms, "%.40s is not %lld", line, (long long)wall_ms);
+	char text[64];
+	struct tm tm;
+	time_t seconds = (time_t)(wall_ms / 1000);
+	must(gmtime_r(&seconds, &tm), "no time");
+	size_t n = strftime(text, sizeof(text), "{\"time\":\"%Y-%m-%dT%H:%M:%S",
+			    &tm);
+	snprintf(text + n, sizeof(text) - n, ".%03dZ\",",
+		 (int)(wall_ms % 1000));
+	must(strncmp(line, text, strlen(text)) == 0, "%.40s is not %s", line,
+	     text);
 }
 
 static void must_be_json(char *line, size_t n, size_t size,
@@ -142,6 +142,16 @@ static void must_make(const struct sink *sink, size_t size, bool journal,
 	free(line);
 }
 
+/* Its first of March. */
+static struct tm year_of(int64_t ms)
+{
+	time_t seconds = (time_t)(ms / 1000);
+	struct tm tm, march = { .tm_mon = 2, .tm_mday = 1 };
+	must(gmtime_r(&seconds, &tm), "no time");
+	march.tm_year = tm.tm_year;
+	return march;
+}
+
 FUZZ_TARGET(line)(const uint8_t *data, size_t n)
 {
 	static const enum ss_log_to kinds[] = { SS_LOG_TO_STDERR,
@@ -157,15 +167,23 @@ FUZZ_TARGET(line)(const uint8_t *data, size_t n)
 	char *ident = exact_text(take_until(&in, '\0'));
 	char *text = exact_text(in);
 	told.text = text;
+	struct tm first_of_march = year_of(wall_ms);
 	sys_table.wall_ms = fake_wall_ms;
+	const struct sink json = { .to = SS_LOG_TO_JSON, .ident = ident };
 	for (size_t i = 0; i < sizeof(kinds) / sizeof(*kinds); i++) {
-		bool json = kinds[i] == SS_LOG_TO_JSON;
+		bool longer = kinds[i] == SS_LOG_TO_JSON;
 		struct sink sink = { .to = kinds[i],
 				     .facility = LOG_DAEMON,
 				     .ident = ident };
-		must_make(&sink, json ? NOTE_JSON : NOTE_PLAIN, false, &told);
-		must_make(&sink, json ? LINE_JSON : LINE_PLAIN, true, &told);
+		must_make(&sink, longer ? NOTE_JSON : NOTE_PLAIN, false, &told);
+		must_make(&sink, longer ? LINE_JSON : LINE_PLAIN, true, &told);
 	}
+	/* Where the calendar is a difficult one. */
+	wall_ms = (int64_t)timegm(&first_of_march) * 1000;
+	must_make(&json, LINE_JSON, false, &told);
+	wall_ms--;
+	if (wall_ms >= 0)
+		must_make(&json, LINE_JSON, false, &told);
 	sys_table.wall_ms = sys_do_wall_ms;
 	free(ident);
 	free(text);
