@@ -207,14 +207,18 @@ static long listed(void)
 	return count > GIVEN_MAX ? -1 : count;
 }
 
-/* PIPE [LISTENER...], in one way alone. */
+/* PIPE [LISTENER[r][p]...], in one way alone. */
 static bool restarted_well(const char *text, long count)
 {
 	char *copy = strdup(text), *rest = copy;
 	bool well = true, first = true;
 	must(copy, "no memory");
 	while (well && rest) {
-		long fd = number(strsep(&rest, " "));
+		char *word = strsep(&rest, " ");
+		size_t n = strlen(word);
+		while (!first && n && strchr("rp", word[n - 1]))
+			word[--n] = '\0';
+		long fd = number(word);
 		well = first ? fd == FIRST + count
 			     : fd >= FIRST && fd < FIRST + count;
 		first = false;
