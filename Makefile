@@ -2,7 +2,7 @@
 
 # ---- what the user may set --------------------------------------------------
 
-# release, debug, asan, tsan, cov.  `make test` takes debug unless told.
+# release, debug, asan, tsan, cov, fuzz.  `make test` takes debug unless told.
 TEST_VARIANT := $(if $(filter undefined,$(origin VARIANT)),debug,$(VARIANT))
 VARIANT ?= release
 # The poll(2) path, as on systems without epoll(7).
@@ -40,22 +40,26 @@ CHECK ?=
 BENCH_ARGS ?=
 # Targets of `make check-cross`.
 TARGETS ?=
-# For `make soak`: how long; servers with this in their name; what it begins
-# with; a leak of memory, descriptors or threads to plant into them.
+# For `make soak`: how long; servers with this in their name; a leak of memory,
+# descriptors or threads to plant into them.
 HOURS ?=
 MINUTES ?=
 ONLY ?=
-SEED ?=
 LEAK ?=
 # Sources that `make coverage` tells all of.
 FILES ?=
 # What runs programs of another machine, and where they lie wrapped in it.
 EMULATOR ?=
 EMULATED ?=
+# `make fuzz`: seconds a target, which one.
+TIME ?= 60
+TARGET ?=
+# Where chance begins, for fuzz and soak.
+SEED ?=
 
 # ---- variants ---------------------------------------------------------------
 
-VARIANTS := release debug asan tsan cov
+VARIANTS := release debug asan tsan cov fuzz
 ifeq ($(filter $(VARIANTS),$(VARIANT)),)
 $(error VARIANT is one of: $(VARIANTS))
 endif
@@ -65,14 +69,19 @@ OPTIMISE_debug := -Og -g
 OPTIMISE_asan := -O1 -g -fno-omit-frame-pointer
 OPTIMISE_tsan := -O1 -g
 OPTIMISE_cov := -O0 -g
+OPTIMISE_fuzz := -O1 -g -fno-omit-frame-pointer
 
 DEFINE_release := -DNDEBUG
 DEFINE_cov := -DSS_COVERAGE
+DEFINE_fuzz := -DSS_FUZZ
 
 # Compiler and linker both.
 INSTRUMENT_asan := -fsanitize=address,undefined -fno-sanitize-recover=all
 INSTRUMENT_tsan := -fsanitize=thread
 INSTRUMENT_cov := --coverage
+# By clang alone.
+INSTRUMENT_fuzz := -fsanitize=fuzzer-no-link,address,undefined \
+	-fno-sanitize-recover=all
 INSTRUMENT := $(INSTRUMENT_$(VARIANT))
 
 # What -Og and the sanitizers guess wrong; the release variant has it on.
@@ -121,6 +130,9 @@ endif
 DEMO_SRC := $(filter-out $(LACKED:%=demos/%.c),$(sort $(wildcard demos/*.c)))
 TEST_SRC := $(sort $(wildcard test/*.c))
 PEER_SRC := $(sort $(wildcard test/peers/*.c))
+# All but one are targets.
+FUZZ_SRC := $(sort $(wildcard test/fuzz/*.c))
+FUZZ_TARGETS := $(basename $(notdir $(filter-out %/fuzz.c,$(FUZZ_SRC))))
 BENCH_SRC := $(sort $(wildcard test/bench/*.c test/bench/load/*.c))
 BENCH_PEER_SRC := $(sort $(wildcard test/bench/peers/*.c test/bench/peers/*.cc))
 # The longest first: the last to end decides how long all take.
@@ -145,6 +157,7 @@ HANDLERS := $(BUILD)/libsocketserver-handlers.a
 DEMOS := $(DEMO_SRC:%.c=$(BUILD)/%)
 RUNNER := $(BUILD)/test/run
 PEERS := $(PEER_SRC:%.c=$(BUILD)/%)
+FUZZERS := $(FUZZ_TARGETS:%=$(BUILD)/fuzz/%)
 BENCHES := $(BUILD)/bench/server $(BUILD)/bench/load
 BENCH_PEERS := $(sort $(patsubst test/bench/peers/%,$(BUILD)/bench/peer_%, \
 	$(basename $(BENCH_PEER_SRC))))
@@ -199,9 +212,10 @@ endef
 
 # ---- targets ----------------------------------------------------------------
 
-.PHONY: all library run test test-stacked bench benches bench-million bench-packages bench-readme lint check-long check-cross cross-packages \
-	coverage soak format install uninstall \
-	clean help run-tests need-check FORCE
+.PHONY: all library run test test-stacked check-long check-cross cross-packages \
+	coverage fuzz fuzzers soak bench benches bench-million bench-packages \
+	bench-readme lint format install uninstall clean help run-tests \
+	need-check FORCE
 .DELETE_ON_ERROR:
 .SUFFIXES:
 MAKEFLAGS += --no-builtin-rules
@@ -272,6 +286,14 @@ bench-packages: ## installs what the benchmark's peers are made with (apt)
 bench-readme: ## writes the benchmark's last figures into README.md
 	$(BENCH) --readme
 
+fuzz: ## looks for inputs that break it, by clang; TIME=60 s each, TARGET=NAME: one
+	+@MAKE=$(call quote,$(MAKE)) CC=$(call quote,$(if $(findstring \
+		clang,$(CC)),$(CC),clang)) TIME=$(call quote,$(TIME)) \
+		TARGET=$(call quote,$(TARGET)) SEED=$(call quote,$(SEED)) \
+		test/fuzz/run.sh
+
+fuzzers: $(FUZZERS)
+
 # The debug variant shows which objects make system calls, the release one what
 # is exported; the benchmark's programs are not built by anything else.
 lint: ## every static check; CHECK=NAME: one of test/lint/NAME.sh
@@ -288,7 +310,7 @@ help: ## this list
 	@awk -F ' ## ' '/^[a-z-]+:.* ## / { \
 		sub(/:.*/, "", $$1); printf "make %-14s %s\n", $$1, $$2 }' Makefile
 	@echo
-	@echo 'VARIANT=release|debug|asan|tsan|cov  PORTABLE=1  WERROR=1  V=1'
+	@echo 'VARIANT=release|debug|asan|tsan|cov|fuzz  PORTABLE=1  WERROR=1  V=1'
 	@echo 'PROBES=no: no static probes for tracers$(if $(SDT),, (nor are \
 there any without sys/sdt.h: systemtap-sdt-dev))'
 	@echo 'SS_JOBS=suites that make test runs at a time, by default one or four a processor'
@@ -343,6 +365,10 @@ endef
 $(DEMOS): $(BUILD)/%: $(BUILD)/obj/%.o $(HANDLERS) $(STATIC)
 	$(call program,$(call package,--libs,$(*F)))
 
+$(FUZZERS): $(BUILD)/fuzz/%: $(BUILD)/obj/test/fuzz/%.o \
+		$(BUILD)/obj/test/fuzz/fuzz.o $(HANDLERS) $(STATIC)
+	$(call program,-fsanitize=fuzzer)
+
 $(BUILD)/bench/server: $(call object,test/bench/server.c)
 $(BUILD)/bench/load: $(call object,$(filter test/bench/load/%,$(BENCH_SRC)))
 $(BENCHES): $(HANDLERS) $(STATIC)
@@ -377,12 +403,18 @@ $(PEERS): $(BUILD)/%: $(BUILD)/obj/%.o $(HANDLERS) $(STATIC)
 $(BUILD)/suites.inc: FORCE
 	$(call keep,$(if $(SUITES),$(foreach s,$(SUITES),'SUITE($s)'),''))
 
+# The same of the targets, for test/t_corpus.c.
+$(BUILD)/targets.inc: FORCE
+	$(call keep,$(foreach t,$(FUZZ_TARGETS),'TARGET($t)'))
+
 need-check:
 	@PKG_CONFIG=$(call quote,$(PKG_CONFIG)) test/install/need-check.sh
 
 $(call object,$(TEST_SRC)): | need-check
 $(call object,test/main.c): $(BUILD)/suites.inc
-$(RUNNER): $(call object,$(TEST_SRC)) $(HANDLERS) $(STATIC) $(BUILD)/suites.inc
+$(call object,test/t_corpus.c): $(BUILD)/targets.inc
+$(RUNNER): $(call object,$(TEST_SRC) $(FUZZ_SRC)) $(HANDLERS) $(STATIC) \
+		$(BUILD)/suites.inc
 	$(call program,$$($(PKG_CONFIG) --libs check))
 
 # For t_install.  What users get has no table.
@@ -460,4 +492,4 @@ uninstall: ## removes what install put there
 	@rmdir $(DESTDIR)$(INCLUDEDIR)/socketserver 2>/dev/null || :
 
 -include $(patsubst %.o,%.d,$(call object,$(LIB_SRC) $(HANDLER_SRC) \
-	$(DEMO_SRC) $(TEST_SRC) $(PEER_SRC) $(BENCH_SRC)))
+	$(DEMO_SRC) $(TEST_SRC) $(PEER_SRC) $(FUZZ_SRC) $(BENCH_SRC)))

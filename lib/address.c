@@ -591,12 +591,21 @@ char *ss_address_format(const struct ss_address *address, char *buf,
 	return buf;
 }
 
+/* A path of which a URL would take the beginning for a host. */
+static bool seems_host(const struct ss_address *address)
+{
+	const char *name;
+	return family_of(address) == AF_UNIX && unix_name(address, &name) > 1 &&
+	       name[0] == '/' && name[1] == '/';
+}
+
 char *ss_url_format(enum ss_scheme scheme, const struct ss_address *address,
 		    char *buf, size_t size)
 {
 	assert(size > 0);
-	size_t len = strlen(prefixes[scheme]);
-	snprintf(buf, size, "%s", prefixes[scheme]);
+	const char *host = seems_host(address) ? "//" : "";
+	size_t len = strlen(prefixes[scheme]) + strlen(host);
+	snprintf(buf, size, "%s%s", prefixes[scheme], host);
 	if (len < size)
 		ss_address_format(address, buf + len, size - len);
 	return buf;

@@ -90,8 +90,17 @@ static int take_listed(struct ss_start *start, long count, const char *names,
 	return r;
 }
 
+/* The number that a list of words begins with; -1: there is none. */
+static int next_number(const char **text)
+{
+	size_t n = strspn(*text, "0123456789");
+	long value = n ? strtol(*text, NULL, 10) : -1;
+	*text += n;
+	return value > INT_MAX ? -1 : (int)value;
+}
+
 /* What is said of a listener, a letter each. */
-static unsigned read_flags(char **text)
+static unsigned read_flags(const char **text)
 {
 	unsigned flags = 0;
 	for (;; ++*text)
@@ -103,25 +112,31 @@ static unsigned read_flags(char **text)
 			return flags;
 }
 
+/* Of what kind which listeners are, up to the end of the text. */
+static bool take_kinds(struct ss_start *start, const char *text)
+{
+	while (*text == ' ') {
+		text++;
+		int at = next_number(&text) - FIRST;
+		if (at < 0 || at >= start->count)
+			return false;
+		start->given[at].flags = read_flags(&text);
+	}
+	return !*text;
+}
+
 /* By restart.c's hand: the pipe, and of what kind which listeners are. */
 static int read_restarted(struct ss_start *start, struct ss_diag *why)
 {
-	const char *text = getenv("SS_RESTARTED");
-	char *end = NULL;
-	if (!text)
+	const char *given = getenv("SS_RESTARTED"), *text = given;
+	if (!given)
 		return 0;
-	start->ready_fd = (int)strtol(text, &end, 10);
-	if (start->ready_fd != FIRST + start->count ||
-	    sys_cloexec(start->ready_fd) == -1) {
-		start->ready_fd = -1;
-		return refuse(why, -EINVAL, "SS_RESTARTED is '%.40s'", text);
-	}
-	while (*end == ' ') {
-		long fd = strtol(end, &end, 10);
-		unsigned flags = read_flags(&end);
-		if (fd >= FIRST && fd < FIRST + start->count)
-			start->given[fd - FIRST].flags = flags;
-	}
+	int fd = next_number(&text);
+	if (fd != FIRST + start->count || sys_cloexec(fd) == -1)
+		return refuse(why, -EINVAL, "SS_RESTARTED is '%.40s'", given);
+	start->ready_fd = fd;
+	if (!take_kinds(start, text))
+		return refuse(why, -EINVAL, "SS_RESTARTED is '%.40s'", given);
 	return 0;
 }
 
@@ -178,8 +193,10 @@ static int read_address(const char *ip, const char *port,
 	const char *host = getenv(ip), *service = getenv(port);
 	if (!host || !service)
 		return 0;
-	snprintf(text, sizeof(text), strchr(host, ':') ? "[%s]:%s" : "%s:%s",
-		 host, service);
+	/* With its scheme: "fd" and "3" would be a descriptor. */
+	snprintf(text, sizeof(text),
+		 strchr(host, ':') ? "tcp://[%s]:%s" : "tcp://%s:%s", host,
+		 service);
 	ssize_t n = address_parse(text, SS_SCHEME_TCP, &endpoint, 1, why);
 	if (n == -EINPROGRESS)
 		n = address_refuse(why, host, -EINVAL, "%s is no address", ip);

@@ -51,7 +51,8 @@ SS_API extern const struct ss_layer ss_memory_datagram_server;
 
 struct ss_memory_client;
 
-/* A client that has connected.  Any thread.  -ENOMEM; -EBADF: closed. */
+/* A client that has connected.  Any thread.  -ENOMEM; -EBADF: not bound, or
+ * closed. */
 SS_API int ss_memory_connect(struct ss_server *server,
 			     struct ss_memory_client **client);
 /* Streams: more input.  Datagrams: one packet, a request of its own. */

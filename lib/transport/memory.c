@@ -231,7 +231,7 @@ int ss_memory_connect(struct ss_server *server,
 	client->memory = memory;
 	client->references = 1;
 	pthread_mutex_lock(&memory->lock);
-	bool closed = memory->closed;
+	bool closed = memory->closed || !memory->listener;
 	if (!closed && is_stream(server))
 		enqueue(memory, client);
 	pthread_mutex_unlock(&memory->lock);

@@ -5,7 +5,8 @@
 # Examples are programs: a literal block (.Bd -literal) that has an #include
 # line is a whole file and compiles, without warnings, as the reader sees it;
 # a block without one is a fragment, and is only read.  README.md's ```c blocks
-# keep to the same rule, and one of them is demos/hello.c, verbatim.
+# keep to the same rule, and one of them is demos/hello.c, verbatim.  An example
+# of a fuzz target is test/fuzz/example.c, which the tests run.
 . "$(dirname "$0")/common.sh"
 
 pages=$(in_tree '*.[1-8]')
@@ -59,6 +60,13 @@ as_read() {
 		awk 'show; /^EXAMPLES$/ { show = 1 }' | sed '$d'
 }
 
+# is_the_target FILE: or it is none at all; blanks do not count.
+is_the_target() {
+	grep -q LLVMFuzzerTestOneInput "$1" || return 0
+	[ "$(tr -d ' \t\n' <"$1")" = "$(sed -n '/^#include/,$p' \
+		test/fuzz/example.c | tr -d ' \t\n')" ]
+}
+
 if have mandoc; then
 	for page in $pages; do
 		mandoc -T lint -W warning "$page" | bad_lines ''
@@ -71,6 +79,8 @@ if have mandoc; then
 			[ -e "$block" ] || continue
 			as_read "$block" >"$tmp/example.c"
 			compiles "$tmp/example.c" "$page, example"
+			is_the_target "$tmp/example.c" ||
+				bad "$page: it is not test/fuzz/example.c"
 		done
 	done
 else
