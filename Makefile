@@ -107,6 +107,7 @@ endif
 DEMO_SRC := $(filter-out $(LACKED:%=demos/%.c),$(sort $(wildcard demos/*.c)))
 TEST_SRC := $(sort $(wildcard test/*.c))
 PEER_SRC := $(sort $(wildcard test/peers/*.c))
+SIM_SRC := $(sort $(wildcard test/sim/*.c))
 BENCH_SRC := $(sort $(wildcard test/bench/*.c test/bench/load/*.c))
 BENCH_PEER_SRC := $(sort $(wildcard test/bench/peers/*.c test/bench/peers/*.cc))
 # The longest first: the last to end decides how long all take.
@@ -131,6 +132,7 @@ HANDLERS := $(BUILD)/libsocketserver-handlers.a
 DEMOS := $(DEMO_SRC:%.c=$(BUILD)/%)
 RUNNER := $(BUILD)/test/run
 PEERS := $(PEER_SRC:%.c=$(BUILD)/%)
+SIMULATE := $(BUILD)/test/simulate
 BENCHES := $(BUILD)/bench/server $(BUILD)/bench/load
 BENCH_PEERS := $(sort $(patsubst test/bench/peers/%,$(BUILD)/bench/peer_%, \
 	$(basename $(BENCH_PEER_SRC))))
@@ -183,7 +185,7 @@ endef
 
 # ---- targets ----------------------------------------------------------------
 
-.PHONY: all library run test test-stacked bench benches bench-million bench-packages bench-readme lint check-long format install uninstall \
+.PHONY: all library run test test-stacked simulate run-simulate bench benches bench-million bench-packages bench-readme lint check-long format install uninstall \
 	clean help run-tests need-check FORCE
 .DELETE_ON_ERROR:
 .SUFFIXES:
@@ -210,6 +212,15 @@ PROXIED := t_conformance t_resources
 test-stacked: ## what servers promise, with all guards and metrics in each
 	+@SS_STACKED=proxy $(MAKE) --no-print-directory SUITE='$(PROXIED)' test
 	+@SS_STACKED=1 $(MAKE) --no-print-directory SUITE='$(STACKED)' test
+
+# What failed is played again by SCENARIO=name SEED=n, and told as it happens.
+simulate: ## plays servers in memory: SEEDS=1000 [SCENARIO=name] [SEED=n]
+	+@$(MAKE) --no-print-directory VARIANT=$(TEST_VARIANT) TABLE=1 \
+		run-simulate
+
+run-simulate: $(SIMULATE)
+	@$(UNSPREAD_$(VARIANT)) $(SIMULATE) $(if $(SEED),-s $(SEED) $(if \
+		$(SCENARIO),-t),-n $(or $(SEEDS),1000)) $(SCENARIO)
 
 check-long: export SS_LONG := 1
 check-long: test ## the same, with the loops of a night
@@ -328,6 +339,9 @@ $(BUILD)/bench/peer_%: test/bench/peers/%.cc $(PEER_HEADERS)
 $(PEERS): $(BUILD)/%: $(BUILD)/obj/%.o $(HANDLERS) $(STATIC)
 	$(program)
 
+$(SIMULATE): $(call object,$(SIM_SRC)) $(HANDLERS) $(STATIC)
+	$(program)
+
 # ---- tests ------------------------------------------------------------------
 
 # One line a suite, read twice by test/main.c.
@@ -339,7 +353,8 @@ need-check:
 
 $(call object,$(TEST_SRC)): | need-check
 $(call object,test/main.c): $(BUILD)/suites.inc
-$(RUNNER): $(call object,$(TEST_SRC)) $(HANDLERS) $(STATIC) $(BUILD)/suites.inc
+$(RUNNER): $(call object,$(TEST_SRC) test/sim/scenarios.c) $(HANDLERS) \
+		$(STATIC) $(BUILD)/suites.inc
 	$(call program,$$($(PKG_CONFIG) --libs check))
 
 # For t_install.  What users get has no table.
@@ -416,4 +431,4 @@ uninstall: ## removes what install put there
 	@rmdir $(DESTDIR)$(INCLUDEDIR)/socketserver 2>/dev/null || :
 
 -include $(patsubst %.o,%.d,$(call object,$(LIB_SRC) $(HANDLER_SRC) \
-	$(DEMO_SRC) $(TEST_SRC) $(PEER_SRC) $(BENCH_SRC)))
+	$(DEMO_SRC) $(TEST_SRC) $(PEER_SRC) $(SIM_SRC) $(BENCH_SRC)))
