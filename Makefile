@@ -54,7 +54,7 @@ EMULATED ?=
 # `make fuzz`: seconds a target, which one.
 TIME ?= 60
 TARGET ?=
-# Where chance begins, for fuzz and soak.
+# Where chance begins: fuzz, simulate, soak.
 SEED ?=
 
 # ---- variants ---------------------------------------------------------------
@@ -133,6 +133,7 @@ PEER_SRC := $(sort $(wildcard test/peers/*.c))
 # All but one are targets.
 FUZZ_SRC := $(sort $(wildcard test/fuzz/*.c))
 FUZZ_TARGETS := $(basename $(notdir $(filter-out %/fuzz.c,$(FUZZ_SRC))))
+SIM_SRC := $(sort $(wildcard test/sim/*.c))
 BENCH_SRC := $(sort $(wildcard test/bench/*.c test/bench/load/*.c))
 BENCH_PEER_SRC := $(sort $(wildcard test/bench/peers/*.c test/bench/peers/*.cc))
 # The longest first: the last to end decides how long all take.
@@ -158,6 +159,7 @@ DEMOS := $(DEMO_SRC:%.c=$(BUILD)/%)
 RUNNER := $(BUILD)/test/run
 PEERS := $(PEER_SRC:%.c=$(BUILD)/%)
 FUZZERS := $(FUZZ_TARGETS:%=$(BUILD)/fuzz/%)
+SIMULATE := $(BUILD)/test/simulate
 BENCHES := $(BUILD)/bench/server $(BUILD)/bench/load
 BENCH_PEERS := $(sort $(patsubst test/bench/peers/%,$(BUILD)/bench/peer_%, \
 	$(basename $(BENCH_PEER_SRC))))
@@ -213,9 +215,9 @@ endef
 # ---- targets ----------------------------------------------------------------
 
 .PHONY: all library run test test-stacked check-long check-cross cross-packages \
-	coverage fuzz fuzzers soak bench benches bench-million bench-packages \
-	bench-readme lint format install uninstall clean help run-tests \
-	need-check FORCE
+	simulate run-simulate fuzz fuzzers coverage soak bench benches \
+	bench-million bench-packages bench-readme lint format install uninstall \
+	clean help run-tests need-check FORCE
 .DELETE_ON_ERROR:
 .SUFFIXES:
 MAKEFLAGS += --no-builtin-rules
@@ -267,6 +269,14 @@ soak: $(ECHO) $(BUILD)/soak/leak.so ## servers under load for HOURS= and MINUTES
 		$(if $(SEED),--seed $(SEED)) $(if $(ONLY),--only '$(ONLY)') \
 		--seconds "$$(echo '$(or $(HOURS),0) $(or $(MINUTES),$(if \
 		$(HOURS),0,2))' | awk '{ print $$1 * 3600 + $$2 * 60 }')"
+# What failed is played again by SCENARIO=name SEED=n, and told as it happens.
+simulate: ## plays servers in memory: SEEDS=1000 [SCENARIO=name] [SEED=n]
+	+@$(MAKE) --no-print-directory VARIANT=$(TEST_VARIANT) TABLE=1 \
+		run-simulate
+
+run-simulate: $(SIMULATE)
+	@$(UNSPREAD_$(VARIANT)) $(SIMULATE) $(if $(SEED),-s $(SEED) $(if \
+		$(SCENARIO),-t),-n $(or $(SEEDS),1000)) $(SCENARIO)
 
 check-long: export SS_LONG := 1
 check-long: test ## the same, with the loops of a night
@@ -397,6 +407,9 @@ $(BUILD)/bench/peer_%: test/bench/peers/%.cc $(PEER_HEADERS)
 $(PEERS): $(BUILD)/%: $(BUILD)/obj/%.o $(HANDLERS) $(STATIC)
 	$(program)
 
+$(SIMULATE): $(call object,$(SIM_SRC)) $(HANDLERS) $(STATIC)
+	$(program)
+
 # ---- tests ------------------------------------------------------------------
 
 # One line a suite, read twice by test/main.c.
@@ -413,8 +426,8 @@ need-check:
 $(call object,$(TEST_SRC)): | need-check
 $(call object,test/main.c): $(BUILD)/suites.inc
 $(call object,test/t_corpus.c): $(BUILD)/targets.inc
-$(RUNNER): $(call object,$(TEST_SRC) $(FUZZ_SRC)) $(HANDLERS) $(STATIC) \
-		$(BUILD)/suites.inc
+$(RUNNER): $(call object,$(TEST_SRC) $(FUZZ_SRC) test/sim/scenarios.c) \
+		$(HANDLERS) $(STATIC) $(BUILD)/suites.inc
 	$(call program,$$($(PKG_CONFIG) --libs check))
 
 # For t_install.  What users get has no table.
@@ -492,4 +505,5 @@ uninstall: ## removes what install put there
 	@rmdir $(DESTDIR)$(INCLUDEDIR)/socketserver 2>/dev/null || :
 
 -include $(patsubst %.o,%.d,$(call object,$(LIB_SRC) $(HANDLER_SRC) \
-	$(DEMO_SRC) $(TEST_SRC) $(PEER_SRC) $(FUZZ_SRC) $(BENCH_SRC)))
+	$(DEMO_SRC) $(TEST_SRC) $(PEER_SRC) $(FUZZ_SRC) $(SIM_SRC) \
+	$(BENCH_SRC)))

@@ -1768,6 +1768,115 @@ static void add_exchange(TCase *tcase)
 	tcase_add_test(tcase, memory_survives_having_none);
 }
 
+/* ---- what a client may be like --------------------------------------------*/
+
+enum { MUCH = 5000 };
+
+static int write_much(struct ss_request *req)
+{
+	static const char zeros[MUCH];
+	ssize_t n = ss_write(req, zeros, sizeof(zeros));
+	tape_note(ss_server_user(ss_request_server(req)), "%zd", n);
+	return n < 0 ? (int)n : 0;
+}
+
+static int read_one(struct ss_request *req)
+{
+	char byte;
+	ssize_t n = ss_read(req, &byte, 1);
+	if (n > 0)
+		n = ss_read(req, &byte, 1);
+	tape_note(ss_server_user(ss_request_server(req)), "%zd", n);
+	return n < 0 ? (int)n : 0;
+}
+
+static const struct ss_handler much = { .handle = write_much,
+					.speaks_first = true };
+static const struct ss_handler one = { .handle = read_one };
+
+START_TEST(memory_clients_may_take_little)
+{
+	struct ss_config config = memory_config(&much, models_of_memory[_i]);
+	config.user = tape_new();
+	struct ss_server *server = made(&config);
+	struct ss_memory_client *client = joined(server);
+	char got[100];
+	size_t all = 0;
+	ck_assert_int_eq(ss_memory_try_recv(client, got, 1), -EAGAIN);
+	ss_memory_limit(client, sizeof(got) - 1);
+	for (ssize_t r; (r = ss_memory_recv(client, got, sizeof(got))) != 0;) {
+		ck_assert_int_gt(r, 0);
+		ck_assert_int_lt(r, sizeof(got));
+		all += (size_t)r;
+	}
+	ck_assert_uint_eq(all, MUCH);
+	noted(server, 1);
+	ck_assert_str_eq(tape_text(config.user), "5000");
+	ss_memory_close(client);
+	freed(server);
+}
+END_TEST
+
+/* Nobody else runs: there it is a time-out. */
+START_TEST(memory_clients_may_take_nothing)
+{
+	struct ss_config config = memory_config(&much, models_of_memory[_i]);
+	config.user = tape_new();
+	config.timeouts.io_ms = 100;
+	struct ss_server *server = made(&config);
+	struct ss_memory_client *client = joined(server);
+	char got[10];
+	ss_memory_limit(client, 3);
+	/* Where requests park, time goes on in turns that may last. */
+	for (int i = 0; models_of_memory[_i] == &ss_fiber_mixin && i < 3; i++)
+		ss_server_turn(server, ss_now(server) + 100);
+	noted(server, 1);
+	ck_assert_int_eq(strtol(tape_text(config.user), NULL, 10), -ETIMEDOUT);
+	ck_assert_int_eq(ss_memory_recv(client, got, sizeof(got)), 3);
+	ss_memory_close(client);
+	freed(server);
+}
+END_TEST
+
+START_TEST(memory_clients_may_reset)
+{
+	struct ss_config config = memory_config(&one, models_of_memory[_i]);
+	config.user = tape_new();
+	config.log_level = SS_NONE;
+	struct ss_server *server = made(&config);
+	struct ss_memory_client *client = joined(server);
+	says(client, "lost");
+	ss_memory_reset(client);
+	ck_assert_int_eq(ss_memory_send(client, "x", 1), -EPIPE);
+	noted(server, 1);
+	ck_assert_int_eq(strtol(tape_text(config.user), NULL, 10), -ECONNRESET);
+	ss_memory_close(client);
+	freed(server);
+}
+END_TEST
+
+static void count_news(void *arg)
+{
+	atomic_fetch_add((atomic_int *)arg, 1);
+}
+
+START_TEST(memory_clients_may_be_told)
+{
+	struct ss_config config = memory_config(&much, models_of_memory[_i]);
+	config.user = tape_new();
+	struct ss_server *server = made(&config);
+	struct ss_memory_client *client = joined(server);
+	atomic_int news = 0;
+	ss_memory_watch(client, count_news, &news);
+	noted(server, 1);
+	/* The answer, and its end. */
+	eventually(lines_after_a_turn(server) && atomic_load(&news) >= 2);
+	ss_memory_watch(client, NULL, NULL);
+	ss_memory_close(client);
+	freed(server);
+}
+END_TEST
+
 Suite *t_memory(void)
 {
 	Suite *suite = suite_create("t_memory");
@@ -1778,5 +1887,10 @@ Suite *t_memory(void)
 	add_packets(tcase);
 	add_parked(tcase);
 	add_exchange(tcase);
+	tcase = suite_case(suite, "kinds", NULL, NULL);
+	tcase_add_loop_test(tcase, memory_clients_may_take_little, 1, MODELS);
+	tcase_add_loop_test(tcase, memory_clients_may_take_nothing, 0, MODELS);
+	tcase_add_loop_test(tcase, memory_clients_may_reset, 0, MODELS);
+	tcase_add_loop_test(tcase, memory_clients_may_be_told, 0, MODELS);
 	return suite;
 }

@@ -67,6 +67,22 @@ SS_API void ss_memory_shutdown(struct ss_memory_client *client);
  */
 SS_API ssize_t ss_memory_recv(struct ss_memory_client *client, void *buf,
 			      size_t n);
+/* The same without waiting, and without serving. */
+SS_API ssize_t ss_memory_try_recv(struct ss_memory_client *client, void *buf,
+				  size_t n);
+/*
+ * From now on a stream's client takes so many bytes that it has not received
+ * yet, and a handler that writes more waits; 0: any number.  (Under sync, where
+ * nobody could receive, such a write fails with -ETIMEDOUT or -ESHUTDOWN.)
+ */
+SS_API void ss_memory_limit(struct ss_memory_client *client, size_t n);
+/* `changed` is called when there may be something to receive: on any thread,
+ * under a lock, so that it calls nothing of this server's.  NULL: no longer. */
+SS_API void ss_memory_watch(struct ss_memory_client *client,
+			    void (*changed)(void *arg), void *arg);
+/* A stream's client ends the connection: what the server has not read is lost
+ * to it, and it sees -ECONNRESET and -EPIPE.  To be closed still. */
+SS_API void ss_memory_reset(struct ss_memory_client *client);
 /* Closes and frees; before ss_server_free. */
 SS_API void ss_memory_close(struct ss_memory_client *client);
 

@@ -7,6 +7,7 @@
  *	layers.h	the layers that we ship
  *	run.h		the main of a daemon
  *	log.h		where logs go
+ *	sim.h		try servers under every order of events
  */
 #ifndef SOCKETSERVER_SOCKETSERVER_H
 #define SOCKETSERVER_SOCKETSERVER_H
@@ -17,5 +18,6 @@
 #include <socketserver/log.h>
 #include <socketserver/run.h>
 #include <socketserver/server.h>
+#include <socketserver/sim.h>
 
 #endif

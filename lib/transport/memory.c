@@ -50,7 +50,11 @@ struct ss_memory_client {
 	bool answered_all; /* the server's */
 	bool closed;	   /* by its owner */
 	bool unheard;	   /* nobody will read what it sends */
+	bool reset;	   /* by the client */
 	bool queued;
+	size_t room; /* bytes that it takes before it receives; 0: any number */
+	void (*changed)(void *arg);
+	void *changed_arg;
 	struct memory_channel *channel; /* of its stream's request */
 	int status; /* of its request's end; the first that failed */
 };
@@ -102,6 +106,14 @@ static void tell(struct memory *memory, struct memory_channel *channel)
 	}
 }
 
+/* The same for its client: there is an answer. */
+static void tell_client(struct ss_memory_client *client)
+{
+	pthread_cond_broadcast(&client->memory->changed);
+	if (client->changed)
+		client->changed(client->changed_arg);
+}
+
 static const struct ss_ops *below(const struct ss_server *server)
 {
 	return ss_super(server, ss_server_transport(server));
@@ -151,13 +163,19 @@ static size_t take(struct bytes *bytes, void *buf, size_t n)
 	return n;
 }
 
+static size_t total_of(const struct iovec *iov, int count)
+{
+	size_t total = 0;
+	for (int i = 0; i < count; i++)
+		total += iov[i].iov_len;
+	return total;
+}
+
 /* A packet stands after its size. */
 static int append_packet(struct bytes *bytes, const struct iovec *iov,
 			 int count)
 {
-	size_t n = 0;
-	for (int i = 0; i < count; i++)
-		n += iov[i].iov_len;
+	size_t n = total_of(iov, count);
 	if (make_room(bytes, sizeof(n) + n) < 0)
 		return -ENOMEM;
 	append(bytes, &n, sizeof(n));
@@ -298,9 +316,39 @@ void ss_memory_close(struct ss_memory_client *client)
 	struct memory *memory = client->memory;
 	pthread_mutex_lock(&memory->lock);
 	client->sent_all = client->closed = true;
+	client->changed = NULL;
 	tell(memory, client->channel);
 	let_go(client);
 	pthread_mutex_unlock(&memory->lock);
+}
+
+void ss_memory_reset(struct ss_memory_client *client)
+{
+	struct memory *memory = client->memory;
+	pthread_mutex_lock(&memory->lock);
+	if (is_stream(client->server)) {
+		client->reset = client->sent_all = client->closed = true;
+		client->to_server.head = client->to_server.tail;
+	}
+	tell(memory, client->channel);
+	pthread_mutex_unlock(&memory->lock);
+}
+
+void ss_memory_limit(struct ss_memory_client *client, size_t n)
+{
+	pthread_mutex_lock(&client->memory->lock);
+	client->room = is_stream(client->server) ? n : 0;
+	tell(client->memory, client->channel);
+	pthread_mutex_unlock(&client->memory->lock);
+}
+
+void ss_memory_watch(struct ss_memory_client *client,
+		     void (*changed)(void *arg), void *arg)
+{
+	pthread_mutex_lock(&client->memory->lock);
+	client->changed = changed;
+	client->changed_arg = arg;
+	pthread_mutex_unlock(&client->memory->lock);
 }
 
 /* With the lock held: bytes, 0 at the end, -EAGAIN: nothing yet. */
@@ -308,9 +356,20 @@ static ssize_t take_answer(struct ss_memory_client *client, void *buf, size_t n)
 {
 	if (!held(&client->to_client))
 		return client->answered_all ? 0 : -EAGAIN;
-	if (is_stream(client->server))
-		return (ssize_t)take(&client->to_client, buf, n);
-	return (ssize_t)take_packet(&client->to_client, buf, n);
+	if (!is_stream(client->server))
+		return (ssize_t)take_packet(&client->to_client, buf, n);
+	ssize_t r = (ssize_t)take(&client->to_client, buf, n);
+	if (client->room)
+		tell(client->memory, client->channel);
+	return r;
+}
+
+ssize_t ss_memory_try_recv(struct ss_memory_client *client, void *buf, size_t n)
+{
+	pthread_mutex_lock(&client->memory->lock);
+	ssize_t r = take_answer(client, buf, n);
+	pthread_mutex_unlock(&client->memory->lock);
+	return r;
 }
 
 /* Until then for real; 0: looks only. */
@@ -401,7 +460,9 @@ static ssize_t memory_read(struct ss_channel *channel, void *buf, size_t n,
 	struct ss_memory_client *client = mine->client;
 	pthread_mutex_lock(&client->memory->lock);
 	ssize_t r = (ssize_t)take(&client->to_server, buf, n);
-	if (r == 0 && !client->sent_all && !mine->half && !mine->forced)
+	if (client->reset)
+		r = -ECONNRESET;
+	else if (r == 0 && !client->sent_all && !mine->half && !mine->forced)
 		r = -EAGAIN;
 	pthread_mutex_unlock(&client->memory->lock);
 	*block = (struct ss_block){ .source = &mine->source,
@@ -422,6 +483,34 @@ static size_t memory_pending(struct ss_channel *channel)
 	return pending;
 }
 
+/* How many bytes a stream's client takes now. */
+static size_t room_of(const struct ss_memory_client *client)
+{
+	size_t there = held(&client->to_client);
+	if (!client->room || client->closed || client->answered_all)
+		return SIZE_MAX;
+	return there < client->room ? client->room - there : 0;
+}
+
+static ssize_t append_some(struct ss_memory_client *client,
+			   const struct iovec *iov, int count)
+{
+	size_t total = total_of(iov, count), room = room_of(client);
+	if (total && !room)
+		return -EAGAIN;
+	total = total < room ? total : room;
+	int r = make_room(&client->to_client, total);
+	if (r < 0)
+		return r;
+	size_t left = total;
+	for (int i = 0; left; i++) {
+		size_t n = iov[i].iov_len < left ? iov[i].iov_len : left;
+		append(&client->to_client, iov[i].iov_base, n);
+		left -= n;
+	}
+	return (ssize_t)total;
+}
+
 static ssize_t write_to_client(struct memory_channel *mine,
 			       const struct iovec *iov, int count)
 {
@@ -429,29 +518,25 @@ static ssize_t write_to_client(struct memory_channel *mine,
 	bool stream = is_stream(client->server);
 	if (client->closed || mine->forced || (stream && client->answered_all))
 		return stream ? -EPIPE : -ECONNREFUSED;
-	size_t total = 0;
-	for (int i = 0; i < count; i++)
-		total += iov[i].iov_len;
-	int r = stream ? make_room(&client->to_client, total)
-		       : append_packet(&client->to_client, iov, count);
-	if (r < 0)
-		return r;
-	for (int i = 0; stream && i < count; i++)
-		append(&client->to_client, iov[i].iov_base, iov[i].iov_len);
-	return (ssize_t)total;
+	if (stream)
+		return append_some(client, iov, count);
+	int r = append_packet(&client->to_client, iov, count);
+	return r < 0 ? r : (ssize_t)total_of(iov, count);
 }
 
 static ssize_t memory_writev(struct ss_channel *channel,
 			     const struct iovec *iov, int count,
 			     struct ss_block *block)
 {
-	(void)block;
 	struct memory_channel *mine = (struct memory_channel *)channel;
 	struct memory *memory = mine->client->memory;
 	pthread_mutex_lock(&memory->lock);
 	ssize_t r = write_to_client(mine, iov, count);
-	pthread_cond_broadcast(&memory->changed);
+	tell_client(mine->client);
 	pthread_mutex_unlock(&memory->lock);
+	*block = (struct ss_block){ .source = &mine->source,
+				    .events = POLLOUT,
+				    .until = SS_NONE };
 	return r;
 }
 
@@ -475,7 +560,7 @@ static int memory_shutdown(struct ss_channel *channel, int how,
 		mine->client->answered_all = true;
 	if (how != SHUT_WR)
 		mine->half = true;
-	pthread_cond_broadcast(&memory->changed);
+	tell_client(mine->client);
 	pthread_mutex_unlock(&memory->lock);
 	return 0;
 }
@@ -493,7 +578,7 @@ static void memory_close(struct ss_channel *channel)
 		if (mine->bell[i])
 			sys_close(mine->bell[i]);
 	mine->client = NULL;
-	pthread_cond_broadcast(&memory->changed);
+	tell_client(client);
 	let_go(client);
 	pthread_mutex_unlock(&memory->lock);
 }
@@ -570,9 +655,9 @@ static void mem_listener_close(struct ss_server *server,
 	struct ss_memory_client *client;
 	while ((client = dequeue(memory))) {
 		client->answered_all = client->unheard = true;
+		tell_client(client);
 		let_go(client);
 	}
-	pthread_cond_broadcast(&memory->changed);
 	pthread_mutex_unlock(&memory->lock);
 	below(server)->listener_close(server, listener);
 }
@@ -623,7 +708,7 @@ static int lose_first(struct memory *memory, bool stream, int code)
 		if (held(&client->to_server))
 			enqueue(memory, client);
 	}
-	pthread_cond_broadcast(&memory->changed);
+	tell_client(client);
 	let_go(client);
 	pthread_mutex_unlock(&memory->lock);
 	return -ECONNABORTED;
@@ -704,24 +789,30 @@ static bool input_is_there(const struct memory_channel *mine)
 	return held(&client->to_server) || client->sent_all || mine->half;
 }
 
-static int wait_for_input(struct memory *memory, struct memory_channel *mine,
-			  int64_t deadline)
+/* With the lock held: what the channel would not block for. */
+static short channel_ready(const struct memory_channel *mine)
 {
-	struct ss_memory_client *client = mine->client;
+	short in = input_is_there(mine) ? POLLIN : 0;
+	return in | (room_of(mine->client) || mine->forced ? POLLOUT : 0);
+}
+
+static int wait_for_events(struct memory *memory, struct memory_channel *mine,
+			   short events, int64_t deadline)
+{
 	struct timespec at = { .tv_sec = (time_t)(deadline / 1000),
 			       .tv_nsec = (long)(deadline % 1000) * 1000000 };
 	int error = 0;
 	pthread_mutex_lock(&memory->lock);
-	while (!input_is_there(mine) && !error) {
+	while (!(channel_ready(mine) & events) && !error) {
 		if (deadline == SS_NONE)
 			pthread_cond_wait(&memory->changed, &memory->lock);
 		else
 			error = pthread_cond_timedwait(&memory->changed,
 						       &memory->lock, &at);
 	}
-	int r = mine->forced			     ? -ECANCELED
-		: error && !held(&client->to_server) ? -ETIMEDOUT
-						     : 0;
+	int r = mine->forced				   ? -ECANCELED
+		: error && !(channel_ready(mine) & events) ? -ETIMEDOUT
+							   : 0;
 	pthread_mutex_unlock(&memory->lock);
 	return r;
 }
@@ -738,12 +829,13 @@ static int wait_alone_for(struct ss_server *server, struct ss_request *req,
 }
 
 /* The model waits, and asks what there is. */
-static int look(struct memory *memory, const struct memory_channel *mine)
+static int look(struct memory *memory, const struct memory_channel *mine,
+		short events)
 {
 	pthread_mutex_lock(&memory->lock);
-	bool readable = input_is_there(mine);
+	bool ready = channel_ready(mine) & events;
 	pthread_mutex_unlock(&memory->lock);
-	return readable ? 0 : -ETIMEDOUT;
+	return ready ? 0 : -ETIMEDOUT;
 }
 
 static int mem_wait(struct ss_server *server, struct ss_request *req,
@@ -751,17 +843,17 @@ static int mem_wait(struct ss_server *server, struct ss_request *req,
 {
 	struct memory *memory = memory_of(server);
 	struct memory_channel *mine = req ? ss_request_space(req) : NULL;
-	bool other = !mine || source != &mine->source || !(events & POLLIN);
+	bool other = !mine || source != &mine->source;
 	if (other && !memory->parks && !memory->concurrent)
 		return wait_alone_for(server, req, source, events, deadline);
 	if (other)
 		return below(server)->wait(server, req, source, events,
 					   deadline);
 	if (memory->parks)
-		return look(memory, mine);
+		return look(memory, mine, events);
 	if (!memory->concurrent)
 		return wait_alone(memory, deadline);
-	return wait_for_input(memory, mine, deadline);
+	return wait_for_events(memory, mine, events, deadline);
 }
 
 static struct memory_channel *channel_of(struct ss_request *req)
@@ -777,16 +869,15 @@ static struct memory_channel *channel_of(struct ss_request *req)
 	return mine->channel.ops == &memory_ops ? mine : NULL;
 }
 
-/* With the lock held.  Writing never waits, nor does reading a packet. */
+/* With the lock held.  Reading a packet never waits. */
 static short readiness(struct memory_channel *mine)
 {
 	char bytes[8];
 	while (mine->bell[0] &&
 	       sys_read(mine->bell[0], bytes, sizeof(bytes)) > 0)
 		;
-	bool readable =
-		input_is_there(mine) || !is_stream(mine->client->server);
-	return readable ? POLLIN | POLLOUT : POLLOUT;
+	short packet = is_stream(mine->client->server) ? 0 : POLLIN;
+	return channel_ready(mine) | packet;
 }
 
 /* How many of the memory streams among them are ready. */

@@ -40,7 +40,9 @@ for file in $(in_tree '*.[chS]'); do
 			esac
 			;;
 		'"fiber/'* | '"../fiber/'*)
-			case $dir in lib/mixin | lib/fiber) allowed=yes ;; esac
+			case $dir in
+			lib/mixin | lib/fiber | lib/testing) allowed=yes ;;
+			esac
 			;;
 		'"'*/*) ;;
 		*)
