@@ -92,7 +92,10 @@ VERSION := $(shell sed -n 's/^.define SS_VERSION "\(.*\)"/\1/p' \
 SONAME := libsocketserver.so.$(firstword $(subst ., ,$(VERSION)))
 
 HEADERS := $(sort $(wildcard include/socketserver/*.h))
-LIB_SRC := $(sort $(wildcard lib/*.[cS] lib/*/*.[cS]))
+# For tests, in a library of their own.
+TESTING_SRC := $(sort $(wildcard lib/testing/*.c))
+LIB_SRC := $(filter-out $(TESTING_SRC),$(sort $(wildcard lib/*.[cS] \
+	lib/*/*.[cS])))
 HANDLER_SRC := $(sort $(wildcard handlers/*.[cS]))
 # Demos inside another library's loop, and its package.  epoll(7) is Linux's.
 PACKAGE_embed_event := libevent
@@ -339,7 +342,7 @@ need-check:
 
 $(call object,$(TEST_SRC)): | need-check
 $(call object,test/main.c): $(BUILD)/suites.inc
-$(RUNNER): $(call object,$(TEST_SRC)) $(HANDLERS) $(STATIC) $(BUILD)/suites.inc
+$(RUNNER): $(call object,$(TEST_SRC) $(TESTING_SRC)) $(HANDLERS) $(STATIC) $(BUILD)/suites.inc
 	$(call program,$$($(PKG_CONFIG) --libs check))
 
 # For t_install.  What users get has no table.
@@ -416,4 +419,4 @@ uninstall: ## removes what install put there
 	@rmdir $(DESTDIR)$(INCLUDEDIR)/socketserver 2>/dev/null || :
 
 -include $(patsubst %.o,%.d,$(call object,$(LIB_SRC) $(HANDLER_SRC) \
-	$(DEMO_SRC) $(TEST_SRC) $(PEER_SRC) $(BENCH_SRC)))
+	$(DEMO_SRC) $(TEST_SRC) $(PEER_SRC) $(BENCH_SRC) $(TESTING_SRC)))

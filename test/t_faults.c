@@ -4,12 +4,14 @@
  * every model and transport.  After each there is an error that says why, or a
  * server that serves the next client; and nothing is left (PROMISES 1, 2, 8).
  */
-#include "sweep.h"
+#include "support.h"
 
 #include <poll.h>
 #include <signal.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
+
+#include "../lib/testing/fault.h"
 
 #ifdef __SANITIZE_ADDRESS__
 #define HAS_LEAK_CHECK 1
@@ -29,9 +31,7 @@ enum verdict {
 	GOOD,
 	NO_SERVER, /* and why */
 	NO_REASON,
-	LEFT_DESCRIPTORS,
-	LEFT_THREADS,
-	LEFT_CHILDREN,
+	LEFT, /* and what */
 	LEFT_MEMORY,
 	NOT_SERVED,
 	NOT_FREED,
@@ -42,9 +42,7 @@ static const char *const verdicts[VERDICTS] = {
 	"good",
 	"no server",
 	"no server, and no reason",
-	"descriptors are left",
-	"threads are left",
-	"children are left",
+	"something is left",
 	"memory is left",
 	"ss_serve_forever failed",
 	"ss_server_free failed",
@@ -58,13 +56,17 @@ struct scene {
 	bool at_the_end; /* the faults are those of its stopping */
 };
 
-static atomic_int *lines; /* of the log, in a run */
+/* Of a run, in shared memory. */
+static struct {
+	atomic_int lines; /* of the log */
+	struct ss_diag left;
+} * told;
 
 static void count_line(void *arg, int level, struct ss_server *server,
 		       uint64_t id, const char *text)
 {
 	(void)arg, (void)level, (void)server, (void)id, (void)text;
-	atomic_fetch_add(lines, 1);
+	atomic_fetch_add(&told->lines, 1);
 }
 
 static int echo(struct ss_request *req)
@@ -88,19 +90,10 @@ static void on_term(int signal)
 	ss_shutdown(living);
 }
 
-struct before {
-	int descriptors, threads;
-};
-
-static enum verdict left(const struct before *before)
+static enum verdict left(const struct ss_fault_state *before)
 {
-	bool joined = threads_back(before->threads);
-	if (open_descriptors() != before->descriptors)
-		return LEFT_DESCRIPTORS;
-	if (!joined)
-		return LEFT_THREADS;
-	if (children() > 0)
-		return LEFT_CHILDREN;
+	if (ss_fault_left(before, &told->left) < 0)
+		return LEFT;
 #ifdef HAS_LEAK_CHECK
 	if (__lsan_do_recoverable_leak_check())
 		return LEFT_MEMORY;
@@ -109,9 +102,9 @@ static enum verdict left(const struct before *before)
 }
 
 static enum verdict refused_well(int r, const struct ss_diag *why,
-				 const struct before *before)
+				 const struct ss_fault_state *before)
 {
-	atomic_store(&sweep->armed, false);
+	ss_fault_disarm();
 	enum verdict verdict = left(before);
 	if (verdict != GOOD)
 		return verdict;
@@ -122,10 +115,12 @@ static enum verdict refused_well(int r, const struct ss_diag *why,
 static enum verdict live(const struct scene *scene,
 			 const struct ss_config *config, int to)
 {
-	struct before before = { open_descriptors(), threads() };
+	struct ss_fault_state before;
 	char url[SS_ADDRESS_TEXT];
 	struct ss_diag why = { 0 };
-	atomic_store(&sweep->armed, !scene->at_the_end);
+	ss_fault_look(&before);
+	if (!scene->at_the_end)
+		ss_fault_arm();
 	int r = ss_server_new(&living, config, &why);
 	if (r < 0)
 		return refused_well(r, &why, &before);
@@ -136,7 +131,7 @@ static enum verdict live(const struct scene *scene,
 	int abandoned = ss_server_close(living);
 	signal(SIGTERM, SIG_IGN);
 	int freed = ss_server_free(living);
-	atomic_store(&sweep->armed, false);
+	ss_fault_disarm();
 	if (r < 0)
 		return NOT_SERVED;
 	if (abandoned != 0)
@@ -151,7 +146,7 @@ static bool hears(int fd, char byte, int ms)
 	char got[8] = "";
 	ssize_t n = recv_within(fd, got, sizeof(got), ms);
 	ck_assert_msg(n <= 0 || (n == 1 && got[0] == byte),
-		      "%s: %zd bytes, \"%s\"", sweep_tell(), n, got);
+		      "%s: %zd bytes, \"%s\"", ss_fault_tell(), n, got);
 	return n == 1;
 }
 
@@ -164,10 +159,10 @@ static void meet_fault(const char *url, const struct transport *transport)
 	(void)!send(fd, "x", 1, MSG_NOSIGNAL);
 	struct pollfd answer = { .fd = fd, .events = POLLIN };
 	poll(&answer, 1, FAULT_MS);
-	atomic_store(&sweep->armed, false);
+	ss_fault_disarm();
 	if (transport->stream)
 		ck_assert_msg(poll(&answer, 1, WAIT_MS) == 1,
-			      "%s: its client waits for ever", sweep_tell());
+			      "%s: its client waits for ever", ss_fault_tell());
 	hears(fd, 'x', 0);
 	close(fd);
 }
@@ -175,12 +170,12 @@ static void meet_fault(const char *url, const struct transport *transport)
 /* When it is over, all is as if it had not been. */
 static void meet_no_fault(const char *url)
 {
-	atomic_store(&sweep->armed, false);
+	ss_fault_disarm();
 	int fd = try_dial(url);
-	ck_assert_msg(fd >= 0, "%s: nobody listens then", sweep_tell());
+	ck_assert_msg(fd >= 0, "%s: nobody listens then", ss_fault_tell());
 	ck_assert_int_eq(send(fd, "y", 1, MSG_NOSIGNAL), 1);
 	ck_assert_msg(hears(fd, 'y', WAIT_MS), "%s: the next is not served",
-		      sweep_tell());
+		      ss_fault_tell());
 	close(fd);
 }
 
@@ -209,7 +204,7 @@ static enum verdict verdict_of(pid_t pid)
 		waitpid(pid, &status, 0);
 	}
 	ck_assert_msg(WIFEXITED(status) && WEXITSTATUS(status) < VERDICTS,
-		      "%s: %s, status %#x", sweep_tell(),
+		      "%s: %s, status %#x", ss_fault_tell(),
 		      ended ? "it died" : "it does not end", (unsigned)status);
 	return (enum verdict)WEXITSTATUS(status);
 }
@@ -221,12 +216,12 @@ static void meet_its_end(const char *url, pid_t pid,
 	ck_assert_int_ge(fd, 0);
 	ck_assert_int_eq(send(fd, "z", 1, MSG_NOSIGNAL), 1);
 	ck_assert(hears(fd, 'z', WAIT_MS));
-	atomic_store(&sweep->armed, true);
+	ss_fault_arm();
 	kill(pid, SIGTERM);
 	struct pollfd end = { .fd = fd, .events = POLLIN };
 	if (transport->stream)
 		ck_assert_msg(poll(&end, 1, WAIT_MS) == 1,
-			      "%s: its client was forgotten", sweep_tell());
+			      "%s: its client was forgotten", ss_fault_tell());
 	close(fd);
 }
 
@@ -257,8 +252,9 @@ static void guard(struct ss_config *config)
 	use_first(config, &ss_proxy_mixin, &proxy);
 }
 
-static void run_scene(void *arg)
+static int run_scene(void *arg, struct ss_diag *why)
 {
+	(void)why;
 	const struct scene *scene = arg;
 	struct ss_config config =
 		config_of(scene->model, scene->transport, &echoing);
@@ -267,7 +263,8 @@ static void run_scene(void *arg)
 	config.log = count_line;
 	config.log_level = SS_LOG_INFO;
 	config.drain_ms = 1000;
-	atomic_store(lines, 0);
+	atomic_store(&told->lines, 0);
+	told->left.text[0] = '\0';
 	int fds[2];
 	char url[SS_ADDRESS_TEXT];
 	ck_assert_int_eq(pipe(fds), 0);
@@ -282,11 +279,13 @@ static void run_scene(void *arg)
 	if (lives)
 		meet(scene, url, pid);
 	enum verdict verdict = verdict_of(pid);
-	ck_assert_msg(verdict == (lives ? GOOD : NO_SERVER), "%s: %s",
-		      sweep_tell(), verdicts[verdict]);
-	ck_assert_msg(atomic_load(lines) <= LINES_MAX, "%s: %d lines of log",
-		      sweep_tell(), atomic_load(lines));
+	ck_assert_msg(verdict == (lives ? GOOD : NO_SERVER), "%s: %s %s",
+		      ss_fault_tell(), verdicts[verdict], told->left.text);
+	ck_assert_msg(atomic_load(&told->lines) <= LINES_MAX,
+		      "%s: %d lines of log", ss_fault_tell(),
+		      atomic_load(&told->lines));
 	close(fds[0]);
+	return 0;
 }
 
 static struct scene scene_of(int which)
@@ -301,10 +300,17 @@ static struct scene scene_of(int which)
 static void sweep_scene(struct scene *scene, int which)
 {
 	int stride = rounds(1) > 1 ? 1 : SOME;
-	lines = ss_shared_alloc(sizeof(*lines));
-	sweep_install();
-	ck_assert_int_gt(
-		sweep_all(run_scene, scene, 1 + which % stride, stride), 0);
+	const struct ss_fault_options options = {
+		.first = 1 + which % stride,
+		.stride = stride,
+		.unarmed = true,
+		.elsewhere = true,
+	};
+	struct ss_diag why;
+	told = ss_shared_alloc(sizeof(*told));
+	ck_assert_ptr_nonnull(told);
+	int faults = ss_fault_sweep(&options, run_scene, scene, &why);
+	ck_assert_msg(faults > 0, "%s", why.text);
 }
 
 START_TEST(servers_bear_every_fault)
