@@ -11,7 +11,7 @@
 #include <sys/socket.h>
 #include <sys/wait.h>
 
-#include "../lib/testing/fault.h"
+#include <socketserver/fault.h>
 
 #ifdef __SANITIZE_ADDRESS__
 #define HAS_LEAK_CHECK 1

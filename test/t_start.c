@@ -12,7 +12,7 @@
 #include <poll.h>
 #include <sys/stat.h>
 
-#include "../lib/testing/fault.h"
+#include <socketserver/fault.h>
 
 Suite *t_start(void);
 

@@ -1,5 +1,5 @@
 /* Calls that fail one after another. */
-#include "fault.h"
+#include <socketserver/fault.h>
 
 #include <errno.h>
 #include <stdarg.h>
@@ -9,8 +9,8 @@
 
 #include <socketserver/server.h>
 
-#include "calls.h"
-#include "left.h"
+#include "fault_calls.h"
+#include "fault_left.h"
 
 /* In memory that all processes of a run share. */
 static struct faults {
@@ -165,7 +165,7 @@ static int judge(const struct sweep *sweep, int result,
 				    : "wrong");
 }
 
-static int run(struct sweep *sweep, int at, int way, int unchecked)
+static int run(struct sweep *sweep, int at, int way)
 {
 	struct ss_fault_state before;
 	struct ss_diag said = { 0 };
@@ -180,7 +180,7 @@ static int run(struct sweep *sweep, int at, int way, int unchecked)
 	int result = sweep->scenario(sweep->arg, &said);
 	atomic_store(&faults->armed, false);
 	int r = judge(sweep, result, &said);
-	if (r == 0 && left_of(&before, unchecked, &said) < 0)
+	if (r == 0 && left_of(&before, &sweep->options, &said) < 0)
 		r = refuse(sweep->why, -EPROTO, "%s: %s", ss_fault_tell(),
 			   said.text);
 	sweep->struck += ss_fault_struck(NULL);
@@ -193,7 +193,7 @@ static int fail_at(struct sweep *sweep, int at)
 	int way = 0;
 	enum call call;
 	do {
-		int r = run(sweep, at, way, sweep->options.unchecked);
+		int r = run(sweep, at, way);
 		if (r < 0)
 			return r;
 		call = (enum call)atomic_load(&faults->call);
@@ -217,9 +217,11 @@ static int fail_each(struct sweep *sweep, enum ss_fault_mode mode)
 static int sweep_all(struct sweep *sweep)
 {
 	/* What is made once in a process: libc's, and the sanitizers'. */
-	int r = run(sweep, 0, 0, SS_FAULT_CHECKS);
+	struct sweep first = *sweep;
+	first.options.unchecked = SS_FAULT_CHECKS;
+	int r = run(&first, 0, 0);
 	if (r == 0)
-		r = run(sweep, 0, 0, sweep->options.unchecked);
+		r = run(sweep, 0, 0);
 	if (r == 0)
 		r = fail_each(sweep, SS_FAULT_ONCE);
 	if (r == 0)
@@ -258,7 +260,8 @@ static int prepare(struct sweep *sweep)
 	struct ss_fault_options *options = &sweep->options;
 	const int every = SS_FAULT_ONCE | SS_FAULT_LASTING | SS_FAULT_ALL;
 	if (options->first < 0 || options->stride < 0 || options->error < 0 ||
-	    options->modes & ~every || options->unchecked & ~SS_FAULT_CHECKS)
+	    options->patience_ms < SS_NONE || options->modes & ~every ||
+	    options->unchecked & ~SS_FAULT_CHECKS)
 		return refuse(sweep->why, -EINVAL, "no such options");
 	options->first += options->first == 0;
 	options->stride += options->stride == 0;

@@ -1,13 +1,13 @@
 /* What must come back: descriptors, threads, children, memory. */
-#include "left.h"
+#include "fault_left.h"
 
 #include <dirent.h>
 #include <errno.h>
 #include <stdio.h>
 
-#include "calls.h"
+#include "fault_calls.h"
 
-enum { PATIENCE_MS = 5000, CHILDREN_TEXT = 4096 };
+enum { PATIENCE_MS = 5000 /* as fault.h has it */, CHILDREN_TEXT = 4096 };
 
 /* -1: there is no such directory here. */
 static int entries(const char *path, int (*each)(const char *name))
@@ -91,18 +91,22 @@ static int compare(const struct ss_fault_state *before, int unchecked,
 }
 
 /* A thread that was joined may be listed a moment longer. */
-int left_of(const struct ss_fault_state *before, int unchecked,
-	    struct ss_diag *why)
+int left_of(const struct ss_fault_state *before,
+	    const struct ss_fault_options *options, struct ss_diag *why)
 {
-	int r;
 	static const struct timespec pause = { .tv_nsec = 1000000 };
-	for (int ms = 0; (r = compare(before, unchecked, why)) < 0; ms++)
-		if (ms == PATIENCE_MS || nanosleep(&pause, NULL) == -1)
+	int patience =
+		options->patience_ms ? options->patience_ms : PATIENCE_MS;
+	int r;
+	for (int ms = 0; (r = compare(before, options->unchecked, why)) < 0;
+	     ms++)
+		if (ms >= patience || nanosleep(&pause, NULL) == -1)
 			break;
 	return r;
 }
 
 int ss_fault_left(const struct ss_fault_state *before, struct ss_diag *why)
 {
-	return left_of(before, 0, why);
+	static const struct ss_fault_options all;
+	return left_of(before, &all, why);
 }

@@ -4,9 +4,10 @@
  * errors that it may plausibly have, once or from then on, N = 1, 2, ... until
  * a run needs no fault any more.
  *
- * This and what else <socketserver/sim.h> and its kin declare is in
- * libsocketserver-test.a (pkg-config socketserver-test), which is linked with
- * in the place of the library.  One sweep at a time in a process.
+ * This is in libsocketserver-test.a alone (pkg-config socketserver-test), which
+ * a test is linked with in the place of the library: it is the same, but that
+ * its calls go through a table.  The first call of these functions comes before
+ * the program has other threads; and there is one sweep at a time in it.
  */
 #ifndef SOCKETSERVER_FAULT_H
 #define SOCKETSERVER_FAULT_H
@@ -45,6 +46,9 @@ struct ss_fault_options {
 	int modes;
 	/* Of enum ss_fault_check, or'ed: what is not looked at. */
 	int unchecked;
+	/* How long what is on its way back is waited for; 0: 5000, SS_NONE: not
+	 * at all. */
+	int patience_ms;
 	/* Nothing is counted, and nothing fails, until ss_fault_arm. */
 	bool unarmed;
 	/* Nothing fails in the process that sweeps, only in those that the
@@ -106,7 +110,7 @@ struct ss_fault_state {
 void ss_fault_look(struct ss_fault_state *state);
 
 /* 0, or -EPROTO and what is more now, or of descriptors fewer; what is on its
- * way back is waited for, but not for more than some seconds. */
+ * way back is waited for, 5 s. */
 int ss_fault_left(const struct ss_fault_state *before, struct ss_diag *why);
 
 SS_END_DECLS

@@ -1,5 +1,5 @@
 /* Stand-ins for the library's calls. */
-#include "calls.h"
+#include "fault_calls.h"
 
 #include <errno.h>
 #include <stdatomic.h>

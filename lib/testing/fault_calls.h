@@ -2,8 +2,8 @@
  * The library's calls that can fail, by number; their stand-ins in the table
  * of sys.h; and what the library has taken by them in this process.
  */
-#ifndef SS_LIB_TESTING_CALLS_H
-#define SS_LIB_TESTING_CALLS_H
+#ifndef SS_LIB_TESTING_FAULT_CALLS_H
+#define SS_LIB_TESTING_FAULT_CALLS_H
 
 #include "../sys.h"
 
