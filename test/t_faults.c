@@ -13,6 +13,8 @@
 
 #include <socketserver/fault.h>
 
+#include "handlers.h"
+
 #ifdef __SANITIZE_ADDRESS__
 #define HAS_LEAK_CHECK 1
 #elif defined(__has_feature)
@@ -49,11 +51,19 @@ static const char *const verdicts[VERDICTS] = {
 	"requests were abandoned",
 };
 
+/* What a client says, and how the answer begins. */
+struct speech {
+	const struct ss_handler *handler;
+	void *user;
+	const char *say, *answer;
+};
+
 struct scene {
 	const struct model *model;
 	const struct transport *transport;
 	bool guarded;	 /* by all guards that there are */
 	bool at_the_end; /* the faults are those of its stopping */
+	struct speech speech;
 };
 
 /* Of a run, in shared memory. */
@@ -141,41 +151,50 @@ static enum verdict live(const struct scene *scene,
 
 /* ---- its clients ----------------------------------------------------------*/
 
-static bool hears(int fd, char byte, int ms)
+static void says(int fd, const struct speech *speech)
 {
-	char got[8] = "";
-	ssize_t n = recv_within(fd, got, sizeof(got), ms);
-	ck_assert_msg(n <= 0 || (n == 1 && got[0] == byte),
-		      "%s: %zd bytes, \"%s\"", ss_fault_tell(), n, got);
-	return n == 1;
+	(void)!send(fd, speech->say, strlen(speech->say), MSG_NOSIGNAL);
+}
+
+/* All of it that is to come, or less where it was cut short. */
+static bool hears(int fd, const struct speech *speech, int ms)
+{
+	char got[64] = "";
+	size_t n = 0, length = strlen(speech->answer);
+	ssize_t r = 1;
+	for (; r > 0 && n<length; n += r> 0 ? (size_t)r : 0)
+		r = recv_within(fd, got + n, length - n, ms);
+	ck_assert_msg(memcmp(got, speech->answer, n) == 0, "%s: \"%s\"",
+		      ss_fault_tell(), got);
+	return n == length;
 }
 
 /* Who came while it failed is served, or sent away; a datagram may be lost. */
-static void meet_fault(const char *url, const struct transport *transport)
+static void meet_fault(const char *url, const struct scene *scene)
 {
 	int fd = try_dial(url);
 	if (fd < 0)
 		return;
-	(void)!send(fd, "x", 1, MSG_NOSIGNAL);
+	says(fd, &scene->speech);
 	struct pollfd answer = { .fd = fd, .events = POLLIN };
 	poll(&answer, 1, FAULT_MS);
 	ss_fault_disarm();
-	if (transport->stream)
+	if (scene->transport->stream)
 		ck_assert_msg(poll(&answer, 1, WAIT_MS) == 1,
 			      "%s: its client waits for ever", ss_fault_tell());
-	hears(fd, 'x', 0);
+	hears(fd, &scene->speech, 0);
 	close(fd);
 }
 
 /* When it is over, all is as if it had not been. */
-static void meet_no_fault(const char *url)
+static void meet_no_fault(const char *url, const struct scene *scene)
 {
 	ss_fault_disarm();
 	int fd = try_dial(url);
 	ck_assert_msg(fd >= 0, "%s: nobody listens then", ss_fault_tell());
-	ck_assert_int_eq(send(fd, "y", 1, MSG_NOSIGNAL), 1);
-	ck_assert_msg(hears(fd, 'y', WAIT_MS), "%s: the next is not served",
-		      ss_fault_tell());
+	says(fd, &scene->speech);
+	ck_assert_msg(hears(fd, &scene->speech, WAIT_MS),
+		      "%s: the next is not served", ss_fault_tell());
 	close(fd);
 }
 
@@ -209,17 +228,16 @@ static enum verdict verdict_of(pid_t pid)
 	return (enum verdict)WEXITSTATUS(status);
 }
 
-static void meet_its_end(const char *url, pid_t pid,
-			 const struct transport *transport)
+static void meet_its_end(const char *url, pid_t pid, const struct scene *scene)
 {
 	int fd = try_dial(url);
 	ck_assert_int_ge(fd, 0);
-	ck_assert_int_eq(send(fd, "z", 1, MSG_NOSIGNAL), 1);
-	ck_assert(hears(fd, 'z', WAIT_MS));
+	says(fd, &scene->speech);
+	ck_assert(hears(fd, &scene->speech, WAIT_MS));
 	ss_fault_arm();
 	kill(pid, SIGTERM);
 	struct pollfd end = { .fd = fd, .events = POLLIN };
-	if (transport->stream)
+	if (scene->transport->stream)
 		ck_assert_msg(poll(&end, 1, WAIT_MS) == 1,
 			      "%s: its client was forgotten", ss_fault_tell());
 	close(fd);
@@ -228,11 +246,11 @@ static void meet_its_end(const char *url, pid_t pid,
 static void meet(const struct scene *scene, const char *url, pid_t pid)
 {
 	if (scene->at_the_end) {
-		meet_its_end(url, pid, scene->transport);
+		meet_its_end(url, pid, scene);
 		return;
 	}
-	meet_fault(url, scene->transport);
-	meet_no_fault(url);
+	meet_fault(url, scene);
+	meet_no_fault(url, scene);
 	kill(pid, SIGTERM);
 }
 
@@ -256,8 +274,9 @@ static int run_scene(void *arg, struct ss_diag *why)
 {
 	(void)why;
 	const struct scene *scene = arg;
-	struct ss_config config =
-		config_of(scene->model, scene->transport, &echoing);
+	struct ss_config config = config_of(scene->model, scene->transport,
+					    scene->speech.handler);
+	config.user = scene->speech.user;
 	if (scene->guarded)
 		guard(&config);
 	config.log = count_line;
@@ -291,6 +310,7 @@ static int run_scene(void *arg, struct ss_diag *why)
 static struct scene scene_of(int which)
 {
 	return (struct scene){
+		.speech = { &echoing, NULL, "x", "x" },
 		.model = &models[which / transport_count],
 		.transport = &transports[which % transport_count],
 	};
@@ -337,6 +357,41 @@ START_TEST(guards_bear_every_fault)
 }
 END_TEST
 
+/* And each has work: clients that the balancer brings, who are counted by
+ * their own address. */
+START_TEST(a_balancers_clients_bear_every_fault)
+{
+	struct scene scene = scene_of(_i * transport_count);
+	scene.guarded = true;
+	scene.speech.say = "PROXY TCP4 127.0.0.9 127.0.0.1 1000 7\r\nx";
+	sweep_scene(&scene, _i);
+}
+END_TEST
+
+static struct ss_control control = { .servers = &living, .count = 1 };
+static struct ss_metrics_page page = { .servers = &living, .count = 1 };
+static const struct speech speeches[] = {
+	{ &ss_control_handler, &control, "list\n", "SERVER ID " },
+	{ &ss_control_handler, &control, "stats\n", "0 accepted " },
+	{ &ss_metrics_handler, &page, "GET /metrics HTTP/1.0\r\n\r\n",
+	  "HTTP/1.1 200 OK" },
+	{ &ss_metrics_handler, &page, "GET / HTTP/1.0\r\n\r\n",
+	  "HTTP/1.1 200 OK" },
+};
+enum { SPEECHES = sizeof(speeches) / sizeof(*speeches) };
+
+/* Over a Unix socket, on one loop, as a program has them. */
+START_TEST(what_shows_and_controls_bears_every_fault)
+{
+	struct scene scene = {
+		.model = &models[model_count - 1],
+		.transport = &transports[2],
+		.speech = speeches[_i],
+	};
+	sweep_scene(&scene, _i);
+}
+END_TEST
+
 Suite *t_faults(void)
 {
 	Suite *suite = suite_create("t_faults");
@@ -346,5 +401,11 @@ Suite *t_faults(void)
 	tcase_add_loop_test(faults, servers_bear_every_fault, 0, scenes);
 	tcase_add_loop_test(faults, servers_end_whatever_fails, 0, scenes);
 	tcase_add_loop_test(faults, guards_bear_every_fault, 0, model_count);
+	TCase *daemons = suite_case(suite, "daemons", NULL, NULL);
+	tcase_set_timeout(daemons, 600);
+	tcase_add_loop_test(daemons, a_balancers_clients_bear_every_fault, 0,
+			    model_count);
+	tcase_add_loop_test(daemons, what_shows_and_controls_bears_every_fault,
+			    0, SPEECHES);
 	return suite;
 }
