@@ -74,13 +74,14 @@ static int compare(const struct ss_fault_state *before, int unchecked,
 	look(&now);
 	int threads = before->threads;
 #ifdef SYS_TSAN
-	threads++; /* its own, which begins with the first other one */
+	threads += threads == 1; /* its own, which begins with the next one */
 #endif
 	if (!(unchecked & SS_FAULT_THREADS) && now.threads > threads)
 		return differ(why, "threads", threads, now.threads);
 	if (!(unchecked & SS_FAULT_CHILDREN) && now.children > before->children)
 		return differ(why, "children", before->children, now.children);
-	if (!(unchecked & SS_FAULT_DESCRIPTORS) &&
+	bool told = before->descriptors != -1 && now.descriptors != -1;
+	if (!(unchecked & SS_FAULT_DESCRIPTORS) && told &&
 	    now.descriptors != before->descriptors)
 		return differ(why, "descriptors", before->descriptors,
 			      now.descriptors);
