@@ -7,10 +7,6 @@
 
 #include "../sys.h"
 
-#ifndef SS_SYS_TABLE
-#error "where calls are not made through the table none can be replaced"
-#endif
-
 #define CALL_NUMBER_FD(name, params, args) CALL_##name,
 #define CALL_NUMBER(type, name, params, args) CALL_##name,
 /* clang-format off */
