@@ -76,7 +76,7 @@ static int compare(const struct ss_fault_state *before, int unchecked,
 	look(&now);
 	int threads = before->threads;
 #ifdef SYS_TSAN
-	threads += threads == 1; /* its own, which begins with the next one */
+	threads++; /* its own, which begins with the first other one */
 #endif
 	if (!(unchecked & SS_FAULT_THREADS) && now.threads > threads)
 		return differ(why, "threads", threads, now.threads);
