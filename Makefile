@@ -115,7 +115,10 @@ VERSION := $(shell sed -n 's/^.define SS_VERSION "\(.*\)"/\1/p' \
 SONAME := libsocketserver.so.$(firstword $(subst ., ,$(VERSION)))
 
 HEADERS := $(sort $(wildcard include/socketserver/*.h))
-LIB_SRC := $(sort $(wildcard lib/*.[cS] lib/*/*.[cS]))
+# What needs the table is in a library of its own, for users' tests.
+TESTING_SRC := $(sort $(wildcard lib/testing/fault*.c))
+LIB_SRC := $(filter-out $(TESTING_SRC),$(sort $(wildcard lib/*.[cS] \
+	lib/*/*.[cS])))
 HANDLER_SRC := $(sort $(wildcard handlers/*.[cS]))
 # Demos inside another library's loop, and its package.  epoll(7) is Linux's.
 PACKAGE_embed_event := libevent
@@ -155,6 +158,9 @@ LIB_OBJ := $(call object,$(LIB_SRC))
 STATIC := $(BUILD)/libsocketserver.a
 SHARED := $(BUILD)/libsocketserver.so.$(VERSION)
 HANDLERS := $(BUILD)/libsocketserver-handlers.a
+TESTING := $(BUILD)/libsocketserver-test.a
+TESTING_OBJ := $(patsubst $(BUILD)/obj/%,$(BUILD)/$(if \
+	$(TABLE),obj,table)/%,$(call object,$(LIB_SRC) $(TESTING_SRC)))
 DEMOS := $(DEMO_SRC:%.c=$(BUILD)/%)
 RUNNER := $(BUILD)/test/run
 PEERS := $(PEER_SRC:%.c=$(BUILD)/%)
@@ -222,7 +228,7 @@ endef
 .SUFFIXES:
 MAKEFLAGS += --no-builtin-rules
 
-all: library $(HANDLERS) $(DEMOS) ## the library, handlers and demos
+all: library $(TESTING) $(HANDLERS) $(DEMOS) ## the library, handlers and demos
 	@$(if $(QUIET),,$(foreach d,$(LACKED),echo '  (no demos/$d: no \
 	$(or $(PACKAGE_$d),epoll(7)) here)';)) :
 
@@ -335,15 +341,23 @@ clean: ## removes build/
 $(BUILD)/flags: FORCE
 	$(call keep,$(call quote,$(COMPILE) $(LDFLAGS)))
 
+define compile
+@mkdir -p $(@D)
+$(call say,$(1))$(COMPILE) $(2) $(FLAGS_$(firstword $(subst /, ,$*))) \
+	-MMD -MP -c -o $@ $<
+endef
+
 $(BUILD)/obj/%.o: %.c $(BUILD)/flags
-	@mkdir -p $(@D)
-	$(call say,CC)$(COMPILE) $(FLAGS_$(firstword $(subst /, ,$*))) \
-		-MMD -MP -c -o $@ $<
+	$(call compile,CC)
 
 $(BUILD)/obj/%.o: %.S $(BUILD)/flags
-	@mkdir -p $(@D)
-	$(call say,AS)$(COMPILE) $(FLAGS_$(firstword $(subst /, ,$*))) \
-		-MMD -MP -c -o $@ $<
+	$(call compile,AS)
+
+$(BUILD)/table/%.o: %.c $(BUILD)/flags
+	$(call compile,CC,-DSS_SYS_TABLE)
+
+$(BUILD)/table/%.o: %.S $(BUILD)/flags
+	$(call compile,AS,-DSS_SYS_TABLE)
 
 # Which the assembler takes in.
 $(call object,handlers/metrics_page.S): handlers/metrics_page.html
@@ -354,9 +368,11 @@ $(BUILD)/%.list: FORCE
 
 LIST_libsocketserver = $(LIB_OBJ)
 LIST_libsocketserver-handlers = $(call object,$(HANDLER_SRC))
+LIST_libsocketserver-test = $(TESTING_OBJ)
 $(STATIC): $(LIB_OBJ)
 $(HANDLERS): $(LIST_libsocketserver-handlers)
-$(STATIC) $(HANDLERS): %.a: %.list
+$(TESTING): $(TESTING_OBJ)
+$(STATIC) $(HANDLERS) $(TESTING): %.a: %.list
 	$(call say,AR)rm -f $@ && $(AR) rcs $@ $(filter %.o,$^)
 
 $(SHARED): $(LIB_OBJ) $(BUILD)/libsocketserver.list lib/libsocketserver.map
@@ -426,8 +442,8 @@ need-check:
 $(call object,$(TEST_SRC)): | need-check
 $(call object,test/main.c): $(BUILD)/suites.inc
 $(call object,test/t_corpus.c): $(BUILD)/targets.inc
-$(RUNNER): $(call object,$(TEST_SRC) $(FUZZ_SRC) test/sim/scenarios.c) \
-		$(HANDLERS) $(STATIC) $(BUILD)/suites.inc
+$(RUNNER): $(call object,$(TEST_SRC) $(FUZZ_SRC) $(TESTING_SRC) \
+		test/sim/scenarios.c) $(HANDLERS) $(STATIC) $(BUILD)/suites.inc
 	$(call program,$$($(PKG_CONFIG) --libs check))
 
 # For t_install.  What users get has no table.
@@ -465,23 +481,25 @@ sections := $(sort $(subst .,,$(suffix $(MAN))))
 into = $(patsubst $(PREFIX)/%,$${prefix}/%,$(1))
 
 INSTALLED_PROGRAMS := $(INSTALLED_DEMOS:%=$(BUILD)/demos/%)
-install: library $(INSTALLED_PROGRAMS) ## installs to PREFIX, below DESTDIR
+PACKAGES := socketserver socketserver-test
+install: library $(TESTING) $(INSTALLED_PROGRAMS) ## installs to PREFIX, below DESTDIR
 	$(INSTALL) -d $(DESTDIR)$(LIBDIR)/pkgconfig \
 		$(DESTDIR)$(INCLUDEDIR)/socketserver $(DESTDIR)$(BINDIR) \
 		$(sections:%=$(DESTDIR)$(MANDIR)/man%)
 	$(INSTALL) -m 644 $(HEADERS) $(DESTDIR)$(INCLUDEDIR)/socketserver
-	$(INSTALL) -m 644 $(STATIC) $(DESTDIR)$(LIBDIR)
+	$(INSTALL) -m 644 $(STATIC) $(TESTING) $(DESTDIR)$(LIBDIR)
 	$(INSTALL) -m 755 $(INSTALLED_PROGRAMS) $(DESTDIR)$(BINDIR)
 	$(INSTALL) -m 755 $(SHARED) $(DESTDIR)$(LIBDIR)
 	$(INSTALL) -m 644 $(GDB_SRC) \
 		$(DESTDIR)$(LIBDIR)/$(notdir $(SHARED))-gdb.py
 	ln -sf $(notdir $(SHARED)) $(DESTDIR)$(LIBDIR)/$(SONAME)
 	ln -sf $(SONAME) $(DESTDIR)$(LIBDIR)/libsocketserver.so
-	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@VERSION@|$(VERSION)|' \
+	@$(foreach p,$(PACKAGES),sed -e 's|@PREFIX@|$(PREFIX)|' \
+		-e 's|@VERSION@|$(VERSION)|' \
 		-e 's|@LIBDIR@|$(call into,$(LIBDIR))|' \
 		-e 's|@INCLUDEDIR@|$(call into,$(INCLUDEDIR))|' \
-		lib/socketserver.pc.in >$(BUILD)/socketserver.pc
-	$(INSTALL) -m 644 $(BUILD)/socketserver.pc \
+		lib/$p.pc.in >$(BUILD)/$p.pc &&) :
+	$(INSTALL) -m 644 $(PACKAGES:%=$(BUILD)/%.pc) \
 		$(DESTDIR)$(LIBDIR)/pkgconfig
 	@$(ALIASES) | while read -r page alias; do \
 		echo ".so man$${page##*.}/$$page" \
@@ -491,9 +509,9 @@ install: library $(INSTALLED_PROGRAMS) ## installs to PREFIX, below DESTDIR
 		$(DESTDIR)$(MANDIR)/man$s &&) :
 
 uninstall: ## removes what install put there
-	rm -f $(addprefix $(DESTDIR)$(LIBDIR)/,$(notdir $(STATIC) $(SHARED)) \
-		$(notdir $(SHARED))-gdb.py $(SONAME) libsocketserver.so \
-		pkgconfig/socketserver.pc) \
+	rm -f $(addprefix $(DESTDIR)$(LIBDIR)/,$(notdir $(STATIC) $(SHARED) \
+		$(TESTING)) $(notdir $(SHARED))-gdb.py $(SONAME) \
+		libsocketserver.so $(PACKAGES:%=pkgconfig/%.pc)) \
 		$(addprefix $(DESTDIR)$(BINDIR)/,$(INSTALLED_DEMOS)) \
 		$(addprefix $(DESTDIR)$(INCLUDEDIR)/socketserver/,$(notdir \
 			$(HEADERS))) \
@@ -504,6 +522,6 @@ uninstall: ## removes what install put there
 	done
 	@rmdir $(DESTDIR)$(INCLUDEDIR)/socketserver 2>/dev/null || :
 
--include $(patsubst %.o,%.d,$(call object,$(LIB_SRC) $(HANDLER_SRC) \
-	$(DEMO_SRC) $(TEST_SRC) $(PEER_SRC) $(FUZZ_SRC) $(SIM_SRC) \
-	$(BENCH_SRC)))
+-include $(patsubst %.o,%.d,$(TESTING_OBJ) $(call object,$(LIB_SRC) \
+	$(HANDLER_SRC) $(DEMO_SRC) $(TEST_SRC) $(PEER_SRC) $(FUZZ_SRC) \
+	$(SIM_SRC) $(BENCH_SRC) $(TESTING_SRC)))

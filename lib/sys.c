@@ -331,6 +331,7 @@ struct sys_table sys_table = {
 	SYS_WRAPPED(SYS_ENTRY_DO)
 	SYS_PLAIN(SYS_ENTRY)
 	SYS_LINUX(SYS_ENTRY)
+	.free = free,
 };
 /* clang-format on */
 #endif

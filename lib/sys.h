@@ -220,6 +220,7 @@ struct sys_table {
 	SYS_WRAPPED(SYS_MEMBER)
 	SYS_PLAIN(SYS_MEMBER)
 	SYS_LINUX(SYS_MEMBER)
+	void (*free)(void *memory); /* for who counts what is taken */
 };
 #undef SYS_MEMBER_FD
 #undef SYS_MEMBER
@@ -264,7 +265,11 @@ SYS_LINUX(SYS_CALL)
 /* Gives back; cannot fail. */
 static inline void sys_free(void *memory)
 {
+#ifdef SS_SYS_TABLE
+	sys_table.free(memory);
+#else
 	free(memory);
+#endif
 }
 
 /* A byte into a pipe, for who watches its other end; full, it is readable

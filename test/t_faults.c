@@ -4,12 +4,16 @@
  * every model and transport.  After each there is an error that says why, or a
  * server that serves the next client; and nothing is left (PROMISES 1, 2, 8).
  */
-#include "sweep.h"
+#include "support.h"
 
 #include <poll.h>
 #include <signal.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
+
+#include <socketserver/fault.h>
+
+#include "handlers.h"
 
 #ifdef __SANITIZE_ADDRESS__
 #define HAS_LEAK_CHECK 1
@@ -29,9 +33,7 @@ enum verdict {
 	GOOD,
 	NO_SERVER, /* and why */
 	NO_REASON,
-	LEFT_DESCRIPTORS,
-	LEFT_THREADS,
-	LEFT_CHILDREN,
+	LEFT, /* and what */
 	LEFT_MEMORY,
 	NOT_SERVED,
 	NOT_FREED,
@@ -42,13 +44,19 @@ static const char *const verdicts[VERDICTS] = {
 	"good",
 	"no server",
 	"no server, and no reason",
-	"descriptors are left",
-	"threads are left",
-	"children are left",
+	"something is left",
 	"memory is left",
 	"ss_serve_forever failed",
 	"ss_server_free failed",
 	"requests were abandoned",
+};
+
+/* What a client says, and how the answer begins. */
+struct speech {
+	const struct ss_handler *handler;
+	void *user;
+	const char *say, *answer;
+	const char *excuse; /* the same where a call has failed; or NULL */
 };
 
 struct scene {
@@ -56,15 +64,20 @@ struct scene {
 	const struct transport *transport;
 	bool guarded;	 /* by all guards that there are */
 	bool at_the_end; /* the faults are those of its stopping */
+	struct speech speech;
 };
 
-static atomic_int *lines; /* of the log, in a run */
+/* Of a run, in shared memory. */
+static struct {
+	atomic_int lines; /* of the log */
+	struct ss_diag left;
+} * told;
 
 static void count_line(void *arg, int level, struct ss_server *server,
 		       uint64_t id, const char *text)
 {
 	(void)arg, (void)level, (void)server, (void)id, (void)text;
-	atomic_fetch_add(lines, 1);
+	atomic_fetch_add(&told->lines, 1);
 }
 
 static int echo(struct ss_request *req)
@@ -88,19 +101,10 @@ static void on_term(int signal)
 	ss_shutdown(living);
 }
 
-struct before {
-	int descriptors, threads;
-};
-
-static enum verdict left(const struct before *before)
+static enum verdict left(const struct ss_fault_state *before)
 {
-	bool joined = threads_back(before->threads);
-	if (open_descriptors() != before->descriptors)
-		return LEFT_DESCRIPTORS;
-	if (!joined)
-		return LEFT_THREADS;
-	if (children() > 0)
-		return LEFT_CHILDREN;
+	if (ss_fault_left(before, &told->left) < 0)
+		return LEFT;
 #ifdef HAS_LEAK_CHECK
 	if (__lsan_do_recoverable_leak_check())
 		return LEFT_MEMORY;
@@ -109,9 +113,9 @@ static enum verdict left(const struct before *before)
 }
 
 static enum verdict refused_well(int r, const struct ss_diag *why,
-				 const struct before *before)
+				 const struct ss_fault_state *before)
 {
-	atomic_store(&sweep->armed, false);
+	ss_fault_disarm();
 	enum verdict verdict = left(before);
 	if (verdict != GOOD)
 		return verdict;
@@ -122,10 +126,12 @@ static enum verdict refused_well(int r, const struct ss_diag *why,
 static enum verdict live(const struct scene *scene,
 			 const struct ss_config *config, int to)
 {
-	struct before before = { open_descriptors(), threads() };
+	struct ss_fault_state before;
 	char url[SS_ADDRESS_TEXT];
 	struct ss_diag why = { 0 };
-	atomic_store(&sweep->armed, !scene->at_the_end);
+	ss_fault_look(&before);
+	if (!scene->at_the_end)
+		ss_fault_arm();
 	int r = ss_server_new(&living, config, &why);
 	if (r < 0)
 		return refused_well(r, &why, &before);
@@ -136,7 +142,7 @@ static enum verdict live(const struct scene *scene,
 	int abandoned = ss_server_close(living);
 	signal(SIGTERM, SIG_IGN);
 	int freed = ss_server_free(living);
-	atomic_store(&sweep->armed, false);
+	ss_fault_disarm();
 	if (r < 0)
 		return NOT_SERVED;
 	if (abandoned != 0)
@@ -146,41 +152,57 @@ static enum verdict live(const struct scene *scene,
 
 /* ---- its clients ----------------------------------------------------------*/
 
-static bool hears(int fd, char byte, int ms)
+static void says(int fd, const struct speech *speech)
 {
-	char got[8] = "";
-	ssize_t n = recv_within(fd, got, sizeof(got), ms);
-	ck_assert_msg(n <= 0 || (n == 1 && got[0] == byte),
-		      "%s: %zd bytes, \"%s\"", sweep_tell(), n, got);
-	return n == 1;
+	(void)!send(fd, speech->say, strlen(speech->say), MSG_NOSIGNAL);
+}
+
+/* All of it that is to come, or less where it was cut short. */
+static bool hears(int fd, const struct speech *speech, int ms)
+{
+	char got[64] = "";
+	size_t n = 0, length = strlen(speech->answer);
+	ssize_t r = 1;
+	while (r > 0 && n < length) {
+		r = recv_within(fd, got + n, sizeof(got) - 1 - n, ms);
+		if (r > 0)
+			n += (size_t)r;
+	}
+	/* What shows something goes on beyond that, an echo does not. */
+	size_t said = n > length && speech->user ? length : n;
+	bool right = said <= length && !memcmp(got, speech->answer, said);
+	bool excused = speech->excuse && ss_fault_struck(NULL) &&
+		       strncmp(got, speech->excuse, said) == 0;
+	ck_assert_msg(right || excused, "%s: \"%s\"", ss_fault_tell(), got);
+	return right && said == length;
 }
 
 /* Who came while it failed is served, or sent away; a datagram may be lost. */
-static void meet_fault(const char *url, const struct transport *transport)
+static void meet_fault(const char *url, const struct scene *scene)
 {
 	int fd = try_dial(url);
 	if (fd < 0)
 		return;
-	(void)!send(fd, "x", 1, MSG_NOSIGNAL);
+	says(fd, &scene->speech);
 	struct pollfd answer = { .fd = fd, .events = POLLIN };
 	poll(&answer, 1, FAULT_MS);
-	atomic_store(&sweep->armed, false);
-	if (transport->stream)
+	ss_fault_disarm();
+	if (scene->transport->stream)
 		ck_assert_msg(poll(&answer, 1, WAIT_MS) == 1,
-			      "%s: its client waits for ever", sweep_tell());
-	hears(fd, 'x', 0);
+			      "%s: its client waits for ever", ss_fault_tell());
+	hears(fd, &scene->speech, 0);
 	close(fd);
 }
 
 /* When it is over, all is as if it had not been. */
-static void meet_no_fault(const char *url)
+static void meet_no_fault(const char *url, const struct scene *scene)
 {
-	atomic_store(&sweep->armed, false);
+	ss_fault_disarm();
 	int fd = try_dial(url);
-	ck_assert_msg(fd >= 0, "%s: nobody listens then", sweep_tell());
-	ck_assert_int_eq(send(fd, "y", 1, MSG_NOSIGNAL), 1);
-	ck_assert_msg(hears(fd, 'y', WAIT_MS), "%s: the next is not served",
-		      sweep_tell());
+	ck_assert_msg(fd >= 0, "%s: nobody listens then", ss_fault_tell());
+	says(fd, &scene->speech);
+	ck_assert_msg(hears(fd, &scene->speech, WAIT_MS),
+		      "%s: the next is not served", ss_fault_tell());
 	close(fd);
 }
 
@@ -209,35 +231,34 @@ static enum verdict verdict_of(pid_t pid)
 		waitpid(pid, &status, 0);
 	}
 	ck_assert_msg(WIFEXITED(status) && WEXITSTATUS(status) < VERDICTS,
-		      "%s: %s, status %#x", sweep_tell(),
+		      "%s: %s, status %#x", ss_fault_tell(),
 		      ended ? "it died" : "it does not end", (unsigned)status);
 	return (enum verdict)WEXITSTATUS(status);
 }
 
-static void meet_its_end(const char *url, pid_t pid,
-			 const struct transport *transport)
+static void meet_its_end(const char *url, pid_t pid, const struct scene *scene)
 {
 	int fd = try_dial(url);
 	ck_assert_int_ge(fd, 0);
-	ck_assert_int_eq(send(fd, "z", 1, MSG_NOSIGNAL), 1);
-	ck_assert(hears(fd, 'z', WAIT_MS));
-	atomic_store(&sweep->armed, true);
+	says(fd, &scene->speech);
+	ck_assert(hears(fd, &scene->speech, WAIT_MS));
+	ss_fault_arm();
 	kill(pid, SIGTERM);
 	struct pollfd end = { .fd = fd, .events = POLLIN };
-	if (transport->stream)
+	if (scene->transport->stream)
 		ck_assert_msg(poll(&end, 1, WAIT_MS) == 1,
-			      "%s: its client was forgotten", sweep_tell());
+			      "%s: its client was forgotten", ss_fault_tell());
 	close(fd);
 }
 
 static void meet(const struct scene *scene, const char *url, pid_t pid)
 {
 	if (scene->at_the_end) {
-		meet_its_end(url, pid, scene->transport);
+		meet_its_end(url, pid, scene);
 		return;
 	}
-	meet_fault(url, scene->transport);
-	meet_no_fault(url);
+	meet_fault(url, scene);
+	meet_no_fault(url, scene);
 	kill(pid, SIGTERM);
 }
 
@@ -257,17 +278,20 @@ static void guard(struct ss_config *config)
 	use_first(config, &ss_proxy_mixin, &proxy);
 }
 
-static void run_scene(void *arg)
+static int run_scene(void *arg, struct ss_diag *why)
 {
+	(void)why;
 	const struct scene *scene = arg;
-	struct ss_config config =
-		config_of(scene->model, scene->transport, &echoing);
+	struct ss_config config = config_of(scene->model, scene->transport,
+					    scene->speech.handler);
+	config.user = scene->speech.user;
 	if (scene->guarded)
 		guard(&config);
 	config.log = count_line;
 	config.log_level = SS_LOG_INFO;
 	config.drain_ms = 1000;
-	atomic_store(lines, 0);
+	atomic_store(&told->lines, 0);
+	told->left.text[0] = '\0';
 	int fds[2];
 	char url[SS_ADDRESS_TEXT];
 	ck_assert_int_eq(pipe(fds), 0);
@@ -282,16 +306,19 @@ static void run_scene(void *arg)
 	if (lives)
 		meet(scene, url, pid);
 	enum verdict verdict = verdict_of(pid);
-	ck_assert_msg(verdict == (lives ? GOOD : NO_SERVER), "%s: %s",
-		      sweep_tell(), verdicts[verdict]);
-	ck_assert_msg(atomic_load(lines) <= LINES_MAX, "%s: %d lines of log",
-		      sweep_tell(), atomic_load(lines));
+	ck_assert_msg(verdict == (lives ? GOOD : NO_SERVER), "%s: %s %s",
+		      ss_fault_tell(), verdicts[verdict], told->left.text);
+	ck_assert_msg(atomic_load(&told->lines) <= LINES_MAX,
+		      "%s: %d lines of log", ss_fault_tell(),
+		      atomic_load(&told->lines));
 	close(fds[0]);
+	return 0;
 }
 
 static struct scene scene_of(int which)
 {
 	return (struct scene){
+		.speech = { &echoing, NULL, "x", "x", NULL },
 		.model = &models[which / transport_count],
 		.transport = &transports[which % transport_count],
 	};
@@ -301,10 +328,17 @@ static struct scene scene_of(int which)
 static void sweep_scene(struct scene *scene, int which)
 {
 	int stride = rounds(1) > 1 ? 1 : SOME;
-	lines = ss_shared_alloc(sizeof(*lines));
-	sweep_install();
-	ck_assert_int_gt(
-		sweep_all(run_scene, scene, 1 + which % stride, stride), 0);
+	const struct ss_fault_options options = {
+		.first = 1 + which % stride,
+		.stride = stride,
+		.unarmed = true,
+		.elsewhere = true,
+	};
+	struct ss_diag why;
+	told = ss_shared_alloc(sizeof(*told));
+	ck_assert_ptr_nonnull(told);
+	int faults = ss_fault_sweep(&options, run_scene, scene, &why);
+	ck_assert_msg(faults > 0, "%s", why.text);
 }
 
 START_TEST(servers_bear_every_fault)
@@ -331,6 +365,43 @@ START_TEST(guards_bear_every_fault)
 }
 END_TEST
 
+/* And each has work: clients that the balancer brings, who are counted by
+ * their own address. */
+START_TEST(a_balancers_clients_bear_every_fault)
+{
+	struct scene scene = scene_of(_i * transport_count);
+	scene.guarded = true;
+	scene.speech.say = "PROXY TCP4 127.0.0.9 127.0.0.1 1000 7\r\nx";
+	sweep_scene(&scene, _i);
+}
+END_TEST
+
+static struct ss_control control = { .servers = &living, .count = 1 };
+static struct ss_metrics_page page = { .servers = &living, .count = 1 };
+static const struct speech speeches[] = {
+	{ &ss_control_handler, &control, "list\n", "SERVER ID ",
+	  "error: only" },
+	{ &ss_control_handler, &control, "stats\n", "0 accepted ",
+	  "error: only" },
+	{ &ss_metrics_handler, &page, "GET /metrics HTTP/1.0\r\n\r\n",
+	  "HTTP/1.1 200 OK", NULL },
+	{ &ss_metrics_handler, &page, "GET / HTTP/1.0\r\n\r\n",
+	  "HTTP/1.1 200 OK", NULL },
+};
+enum { SPEECHES = sizeof(speeches) / sizeof(*speeches) };
+
+/* Over a Unix socket, on one loop, as a program has them. */
+START_TEST(what_shows_and_controls_bears_every_fault)
+{
+	struct scene scene = {
+		.model = &models[model_count - 1],
+		.transport = &transports[2],
+		.speech = speeches[_i],
+	};
+	sweep_scene(&scene, _i);
+}
+END_TEST
+
 Suite *t_faults(void)
 {
 	Suite *suite = suite_create("t_faults");
@@ -340,5 +411,11 @@ Suite *t_faults(void)
 	tcase_add_loop_test(faults, servers_bear_every_fault, 0, scenes);
 	tcase_add_loop_test(faults, servers_end_whatever_fails, 0, scenes);
 	tcase_add_loop_test(faults, guards_bear_every_fault, 0, model_count);
+	TCase *daemons = suite_case(suite, "daemons", NULL, NULL);
+	tcase_set_timeout(daemons, 600);
+	tcase_add_loop_test(daemons, a_balancers_clients_bear_every_fault, 0,
+			    model_count);
+	tcase_add_loop_test(daemons, what_shows_and_controls_bears_every_fault,
+			    0, SPEECHES);
 	return suite;
 }

@@ -12,246 +12,90 @@
 #include <poll.h>
 #include <sys/stat.h>
 
+#include <socketserver/fault.h>
+
 Suite *t_start(void);
 
-/* ---- calls that can be made to fail ---------------------------------------*/
+/* ---- what has failed ------------------------------------------------------*/
 
-#define SYS_EVERY(X) SYS_WRAPPED(X) SYS_PLAIN(X) SYS_LINUX(X)
-
-#define NUMBER_FD(name, params, args) CALL_##name,
-#define NUMBER(type, name, params, args) CALL_##name,
-enum call { SYS_DESCRIPTORS(NUMBER_FD) SYS_EVERY(NUMBER) CALLS };
-#undef NUMBER_FD
-#undef NUMBER
-
-enum { FLAVOURS = 3 };
-
-/* What each may plausibly answer; without an entry it does not fail. */
-static const struct faults {
-	int error[FLAVOURS]; /* 0: as the first */
-	bool tolerated;	     /* the server may come up without it */
-} faults[CALLS] = {
-	[CALL_socket] = { .error = { EMFILE, ENOBUFS, EACCES } },
-	[CALL_accept] = { .error = { EMFILE, ECONNABORTED, ENOMEM } },
-	[CALL_open] = { .error = { EMFILE, EACCES, EINTR }, .tolerated = true },
-	[CALL_dup] = { .error = { EMFILE } },
-	[CALL_epoll_create] = { .error = { EMFILE, ENFILE, ENOMEM } },
-	[CALL_pidfd_open] = { .error = { EMFILE, ENOSYS, ENOMEM },
-			      .tolerated = true },
-	[CALL_pipe] = { .error = { EMFILE, ENFILE, EMFILE } },
-	[CALL_send_file] = { .error = { EIO, ECONNRESET, EINTR } },
-	[CALL_nonblock] = { .error = { EBADF } },
-	[CALL_cloexec] = { .error = { EBADF } },
-	[CALL_close_range] = { .error = { ENOSYS, EPERM } },
-	[CALL_bind] = { .error = { EADDRINUSE, EACCES, ENOMEM } },
-	[CALL_listen] = { .error = { EADDRINUSE, ENOBUFS, EOPNOTSUPP } },
-	[CALL_connect] = { .error = { EACCES, EAGAIN, EINTR } },
-	[CALL_getsockname] = { .error = { ENOBUFS } },
-	[CALL_getpeername] = { .error = { ENOTCONN, ENOBUFS } },
-	[CALL_setsockopt] = { .error = { ENOMEM, ENOPROTOOPT, EPERM } },
-	[CALL_getsockopt] = { .error = { ENOBUFS } },
-	[CALL_shutdown] = { .error = { ENOTCONN } },
-	[CALL_recv] = { .error = { ECONNRESET, EINTR, ENOMEM } },
-	[CALL_recvmsg] = { .error = { ENOMEM, EINTR, ECONNREFUSED } },
-	[CALL_send] = { .error = { EPIPE, EINTR, ENOBUFS } },
-	[CALL_sendmsg] = { .error = { ENOBUFS, EINTR, EPERM } },
-	[CALL_read] = { .error = { EIO, EINTR }, .tolerated = true },
-	[CALL_pread] = { .error = { EIO, EINTR } },
-	[CALL_poll] = { .error = { EINTR } },
-	[CALL_unlink] = { .error = { EACCES, EROFS, EBUSY } },
-	[CALL_lstat] = { .error = { EACCES, EIO, ENOMEM } },
-	[CALL_flock] = { .error = { ENOLCK, EINTR } },
-	[CALL_chmod] = { .error = { EPERM, EROFS, EIO } },
-	[CALL_chown] = { .error = { EPERM, EROFS, EIO } },
-	[CALL_mmap] = { .error = { ENOMEM } },
-	[CALL_fork] = { .error = { EAGAIN, ENOMEM } },
-	[CALL_waitpid] = { .error = { EINTR } },
-	[CALL_malloc] = { .error = { ENOMEM } },
-	[CALL_calloc] = { .error = { ENOMEM } },
-	[CALL_aligned_alloc] = { .error = { ENOMEM } },
-	[CALL_realloc] = { .error = { ENOMEM } },
-	[CALL_getaddrinfo] = { .error = { ENOMEM, EAGAIN } },
-	[CALL_pthread_create] = { .error = { EAGAIN, EPERM } },
-#ifdef SS_LINUX
-	[CALL_epoll_ctl] = { .error = { ENOMEM, ENOSPC }, .tolerated = true },
-	[CALL_epoll_wait] = { .error = { EINTR } },
-#endif
+/* Calls without which the server may come up. */
+static const char *const tolerated[] = {
+	"open",	 "pidfd_open", "read",	  "fstat",	 "flock",
+	"close", "epoll_ctl",  "madvise", "sigaltstack", NULL
 };
 
-static const char *name_of(enum call call)
+static bool any_of(const char *const *names, const char *name)
 {
-#define NAME_FD(name, params, args) #name,
-#define NAME(type, name, params, args) #name,
-	static const char *const names[] = { SYS_DESCRIPTORS(NAME_FD)
-						     SYS_EVERY(NAME) };
-#undef NAME_FD
-#undef NAME
-	return names[call];
+	while (*names && strcmp(*names, name) != 0)
+		names++;
+	return *names != NULL;
 }
 
-/* In shared memory: forked children count and fail too. */
-struct torture {
-	atomic_int number;  /* the call that is to fail, from 1 on; 0: none */
-	atomic_bool onward; /* and all that come after it */
-	atomic_int flavour;
-	atomic_int count;		  /* calls since the fault was set */
-	atomic_int hit;			  /* which one failed; -1: none yet */
-	atomic_int error;		  /* with this */
-	atomic_bool binding, hit_binding; /* in server_bind or _activate */
-	pid_t home;
-	atomic_int maps; /* mmap less munmap, there: others leave it all */
-};
-static struct torture *torture;
-static struct sys_table real;
-
-static void set_fault(int number, int flavour, bool onward)
+static bool hit_is(const char *name)
 {
-	atomic_store(&torture->flavour, flavour);
-	atomic_store(&torture->onward, onward);
-	atomic_store(&torture->count, 0);
-	atomic_store(&torture->hit, -1);
-	atomic_store(&torture->number, number);
+	struct ss_fault hit;
+	return ss_fault_struck(&hit) && strcmp(hit.call, name) == 0;
 }
 
-static void no_fault(void)
+static bool onward(void)
 {
-	atomic_store(&torture->number, 0);
-}
-
-static int plausible(enum call call)
-{
-	const int *errors = faults[call].error;
-	int error = errors[atomic_load(&torture->flavour)];
-	return error ? error : errors[0];
-}
-
-/* 0, or what this call is to fail with. */
-static int strike(enum call call)
-{
-	int number = atomic_load(&torture->number);
-	if (!number || !faults[call].error[0])
-		return 0;
-	int count = atomic_fetch_add(&torture->count, 1) + 1;
-	if (count < number ||
-	    (count > number && !atomic_load(&torture->onward)))
-		return 0;
-	int error = plausible(call), none = -1;
-	if (atomic_compare_exchange_strong(&torture->hit, &none, (int)call)) {
-		atomic_store(&torture->error, error);
-		atomic_store(&torture->hit_binding,
-			     atomic_load(&torture->binding));
-	}
-	errno = error;
-	return error;
-}
-
-/* -1 and errno, but for those that have their own way to say it. */
-static intptr_t failed(enum call call, int error)
-{
-	switch (call) {
-	case CALL_malloc:
-	case CALL_calloc:
-	case CALL_realloc:
-	case CALL_aligned_alloc:
-		return 0;
-	case CALL_getaddrinfo:
-		return error == ENOMEM ? EAI_MEMORY : EAI_AGAIN;
-	case CALL_pthread_create:
-		return error;
-	default:
-		return -1;
-	}
-}
-
-#define TORN_FD(name, params, args) TORN(int, name, params, args)
-#define TORN(type, name, params, args)                                         \
-	static type torn_##name params                                         \
-	{                                                                      \
-		int error_ = strike(CALL_##name);                              \
-		if (error_)                                                    \
-			return (type)failed(CALL_##name, error_);              \
-		return real.name args;                                         \
-	}
-SYS_DESCRIPTORS(TORN_FD)
-SYS_EVERY(TORN)
-#undef TORN_FD
-#undef TORN
-
-static void *counting_mmap(void *at, size_t n, int prot, int flags, int fd,
-			   off_t offset)
-{
-	void *memory = torn_mmap(at, n, prot, flags, fd, offset);
-	if (memory != MAP_FAILED && getpid() == torture->home)
-		atomic_fetch_add(&torture->maps, 1);
-	return memory;
-}
-
-static int counting_munmap(void *memory, size_t n)
-{
-	if (getpid() == torture->home)
-		atomic_fetch_sub(&torture->maps, 1);
-	return real.munmap(memory, n);
-}
-
-#ifdef SS_LINUX
-/* Removing needs nothing that could be lacking. */
-static int adding_epoll_ctl(int epfd, int op, int fd, struct epoll_event *event)
-{
-	return op == EPOLL_CTL_DEL ? real.epoll_ctl(epfd, op, fd, event)
-				   : torn_epoll_ctl(epfd, op, fd, event);
-}
-#endif
-
-static void install(void)
-{
-	if (torture)
-		return; /* check does not fork: CK_FORK=no */
-	torture = ss_shared_alloc(sizeof(*torture));
-	ck_assert_ptr_nonnull(torture);
-	torture->home = getpid();
-	real = sys_table;
-#define INSTALL_FD(name, params, args) sys_table.name = torn_##name;
-#define INSTALL(type, name, params, args) sys_table.name = torn_##name;
-	SYS_DESCRIPTORS(INSTALL_FD)
-	SYS_EVERY(INSTALL)
-#undef INSTALL_FD
-#undef INSTALL
-	sys_table.mmap = counting_mmap;
-	sys_table.munmap = counting_munmap;
-#ifdef SS_LINUX
-	sys_table.epoll_ctl = adding_epoll_ctl;
-#endif
+	struct ss_fault hit;
+	return ss_fault_struck(&hit) && hit.mode == SS_FAULT_ALL;
 }
 
 /* For messages: which call failed, and how. */
-static const char *what(const char *scenario, int number)
+static const char *what(const char *scenario)
 {
 	static char text[200];
-	int hit = atomic_load(&torture->hit);
-	snprintf(text, sizeof(text), "%s, call %d (%s%s), %s", scenario, number,
-		 hit < 0 ? "none" : name_of((enum call)hit),
-		 atomic_load(&torture->onward) ? " and onward" : "",
-		 hit < 0 ? "" : strerror(atomic_load(&torture->error)));
+	snprintf(text, sizeof(text), "%s, %s", scenario, ss_fault_tell());
 	return text;
+}
+
+static int highest; /* of the calls that failed in a sweep */
+
+static void note_highest(void)
+{
+	struct ss_fault hit;
+	if (ss_fault_struck(&hit) && hit.at > highest)
+		highest = hit.at;
+}
+
+/* Runs it for each fault; from its ss_fault_arm on, and what is left it looks
+ * at itself.  More calls than these can fail. */
+static void sweep(const char *name, int modes,
+		  int (*scenario)(void *arg, struct ss_diag *why), void *arg,
+		  int calls)
+{
+	const struct ss_fault_options options = {
+		.modes = modes,
+		.unarmed = true,
+		.unchecked = SS_FAULT_CHECKS,
+	};
+	struct ss_diag why;
+	highest = 0;
+	int r = ss_fault_sweep(&options, scenario, arg, &why);
+	ck_assert_msg(r >= 0, "%s: %s", name, why.text);
+	ck_assert_msg(highest >= calls, "%s: only %d calls", name, highest);
 }
 
 /* ---- a layer that knows where it is ---------------------------------------*/
 
 static const struct ss_layer aware;
+static bool hit_binding; /* a call has failed in server_bind or _activate */
 
 static int aware_bind(struct ss_server *server)
 {
-	atomic_store(&torture->binding, true);
+	bool hit_before = ss_fault_struck(NULL);
 	int r = ss_super(server, &aware)->server_bind(server);
-	atomic_store(&torture->binding, false);
+	hit_binding |= !hit_before && ss_fault_struck(NULL);
 	return r;
 }
 
 static int aware_activate(struct ss_server *server)
 {
-	atomic_store(&torture->binding, true);
+	bool hit_before = ss_fault_struck(NULL);
 	int r = ss_super(server, &aware)->server_activate(server);
-	atomic_store(&torture->binding, false);
+	hit_binding |= !hit_before && ss_fault_struck(NULL);
 	return r;
 }
 
@@ -458,12 +302,13 @@ static void starts_and_serves(const struct scenario *scenario)
 /* Codes that are answered in other words. */
 static bool right_code(const struct scenario *scenario, int code)
 {
-	enum call hit = (enum call)atomic_load(&torture->hit);
-	if (hit == CALL_connect) /* so it may be alive */
+	struct ss_fault hit = { 0 };
+	ss_fault_struck(&hit);
+	if (hit_is("connect")) /* so it may be alive */
 		return code == -EADDRINUSE;
 	if (scenario->adopted && code == -EINVAL) /* not such a socket */
-		return hit == CALL_getsockopt || hit == CALL_getsockname;
-	return code == -atomic_load(&torture->error);
+		return hit_is("getsockopt") || hit_is("getsockname");
+	return code == -hit.error;
 }
 
 /* An address is named as it was given, or as it is: with its real port, and
@@ -489,10 +334,9 @@ static void check_words(const struct scenario *scenario,
 	const char *reason = strerror(-why->code);
 	ck_assert_msg(why->text[0] && !strchr(why->text, '\n'), "%s: \"%s\"",
 		      context, why->text);
-	if (atomic_load(&torture->onward))
+	if (onward())
 		return; /* what failed first need not be what mattered */
-	if (!atomic_load(&torture->hit_binding) &&
-	    atomic_load(&torture->hit) != CALL_getaddrinfo) {
+	if (!hit_binding && !hit_is("getaddrinfo")) {
 		ck_assert_msg(strstr(why->text, reason) || scenario->adopted,
 			      "%s: \"%s\"", context, why->text);
 		return;
@@ -523,152 +367,152 @@ static int sockets_left(void)
 }
 
 struct before {
-	int descriptors, maps, sockets;
-	int threads; /* /proc shows them a moment longer than join does */
+	struct ss_fault_state state;
+	int sockets;
 };
 
 static struct before look(void)
 {
-	return (struct before){
-		.descriptors = open_descriptors(),
-		.maps = atomic_load(&torture->maps),
-		.sockets = sockets_left(),
-		.threads = threads(),
-	};
+	struct before before = { .sockets = sockets_left() };
+	ss_fault_look(&before.state);
+	return before;
 }
 
-/* An adopted descriptor may be closed, a stale file gone; and where unlink
- * fails for ever, nobody can help. */
+/* A stale file may be gone; and where unlink fails for ever, nobody can help.
+ */
 static void nothing_is_left(const struct before *before, const char *context)
 {
-	struct before after = look();
-	ck_assert_msg(after.descriptors <= before->descriptors &&
-			      after.descriptors >= before->descriptors - 1,
-		      "%s: %d descriptors, before it %d", context,
-		      after.descriptors, before->descriptors);
-	ck_assert_msg(after.maps == before->maps, "%s: %d mappings left",
-		      context, after.maps - before->maps);
-	/* One that was joined may be listed for a moment more. */
-	for (int64_t until = clock_ms() + WAIT_MS;
-	     after.threads > before->threads && clock_ms() < until;
-	     after = look())
-		pause_ms(1);
-	eventually(threads() <= before->threads);
-	ck_assert_msg(after.sockets <= before->sockets ||
-			      atomic_load(&torture->onward),
+	struct ss_diag why;
+	int r = ss_fault_left(&before->state, &why);
+	ck_assert_msg(r == 0, "%s: %s", context, why.text);
+	ck_assert_msg(sockets_left() <= before->sockets || onward(),
 		      "%s: a socket is left", context);
 }
 
-/* Whether the fault was met at all. */
-static bool start_with_fault(const struct scenario *scenario, int number,
-			     int flavour, bool onward)
+/* What was given may be closed. */
+static void look_again_at_adopted(const struct scenario *scenario,
+				  struct before *before)
 {
+	if (scenario->adopted &&
+	    fcntl((int)strtol(scenario->address + 3, NULL, 10), F_GETFD) == -1)
+		before->state.descriptors--;
+}
+
+static int start_with_fault(void *arg, struct ss_diag *unused)
+{
+	const struct scenario *scenario = arg;
 	set_scene(scenario);
 	struct ss_config config = config_for(scenario);
 	struct before before = look();
 	struct ss_server *server = (struct ss_server *)&config;
 	struct ss_diag why = { .code = 1 };
-	atomic_store(&torture->binding, false);
-	set_fault(number, flavour, onward);
+	hit_binding = false;
+	ss_fault_arm();
 	int r = ss_server_new(&server, &config, &why);
-	no_fault();
-	const char *context = what(scenario->name, number);
-	int hit = atomic_load(&torture->hit);
+	ss_fault_disarm();
+	(void)unused;
+	const char *context = what(scenario->name);
+	struct ss_fault hit;
+	bool struck = ss_fault_struck(&hit);
 	ck_assert_int_eq(why.code, r);
 	if (r == 0) {
-		ck_assert_msg(
-			hit < 0 || faults[hit].tolerated || scenario->timed ||
-				strcmp(name_of((enum call)hit), "flock") == 0,
-			"%s: it was not noticed", context);
+		ck_assert_msg(!struck || any_of(tolerated, hit.call) ||
+				      scenario->timed,
+			      "%s: it was not noticed", context);
 		serves(server);
 		ck_assert_int_eq(ss_server_free(server), 0);
 	} else {
 		ck_assert_ptr_null(server);
-		ck_assert_msg(hit >= 0, "%s: %s", context, why.text);
-		ck_assert_msg(onward || right_code(scenario, r),
+		ck_assert_msg(struck, "%s: %s", context, why.text);
+		ck_assert_msg(onward() || right_code(scenario, r),
 			      "%s: code %d, \"%s\"", context, r, why.text);
 		check_words(scenario, &why, context);
 	}
+	look_again_at_adopted(scenario, &before);
 	nothing_is_left(&before, context);
-	return hit >= 0;
+	starts_and_serves(scenario);
+	note_highest();
+	return 0;
 }
 
 START_TEST(start_fails_at_any_step_and_leaves_nothing)
 {
-	const struct scenario *scenario = &scenarios[_i / (2 * FLAVOURS)];
-	if (scenario->everywhere && exposed())
+	struct scenario scenario = scenarios[_i / 2];
+	if (scenario.everywhere && exposed())
 		return;
-	int flavour = _i % FLAVOURS;
-	bool onward = _i / FLAVOURS % 2;
-	if (onward && flavour == 1) /* EINTR is not for ever */
-		return;
-	install();
-	starts_and_serves(scenario); /* libc's first time */
-	int number = 1;
-	while (start_with_fault(scenario, number, flavour, onward)) {
-		starts_and_serves(scenario);
-		number++;
-	}
-	ck_assert_msg(number > 15, "%s: only %d calls", scenario->name, number);
+	starts_and_serves(&scenario); /* libc's first time */
+	sweep(scenario.name, _i % 2 ? SS_FAULT_ALL : SS_FAULT_ONCE,
+	      start_with_fault, &scenario, 15);
 }
 END_TEST
 
 /* Nothing but the listeners' end may be lost where closing is disturbed. */
+static int end_with_fault(void *arg, struct ss_diag *unused)
+{
+	const struct scenario *scenario = arg;
+	set_scene(scenario);
+	struct before before = look();
+	struct ss_config config = config_for(scenario);
+	struct ss_server *server = made(&config);
+	ss_fault_arm();
+	int r = ss_server_free(server);
+	ss_fault_disarm();
+	(void)unused;
+	const char *context = what(scenario->name);
+	ck_assert_msg(r == 0, "%s: %d", context, r);
+	before.sockets += 2; /* unlink may be what failed */
+	look_again_at_adopted(scenario, &before);
+	nothing_is_left(&before, context);
+	starts_and_serves(scenario);
+	return 0;
+}
+
 START_TEST(start_can_be_undone_whatever_fails)
 {
-	const struct scenario *scenario = &scenarios[_i];
-	if (scenario->everywhere && exposed())
+	struct scenario scenario = scenarios[_i];
+	if (scenario.everywhere && exposed())
 		return;
-	install();
-	starts_and_serves(scenario);
-	for (int number = 1, hit = 0; hit >= 0; number++) {
-		set_scene(scenario);
-		struct before before = look();
-		struct ss_config config = config_for(scenario);
-		struct ss_server *server = made(&config);
-		set_fault(number, number % FLAVOURS, false);
-		int r = ss_server_free(server);
-		no_fault();
-		const char *context = what(scenario->name, number);
-		ck_assert_msg(r == 0, "%s: %d", context, r);
-		before.sockets += 2; /* unlink may be what failed */
-		nothing_is_left(&before, context);
-		starts_and_serves(scenario);
-		hit = atomic_load(&torture->hit);
-	}
+	starts_and_serves(&scenario);
+	sweep(scenario.name, SS_FAULT_ONCE, end_with_fault, &scenario, 0);
 }
 END_TEST
 
 /* In two steps, as bind_and_activate = False. */
+static int start_in_two_steps(void *arg, struct ss_diag *unused)
+{
+	const struct scenario *scenario = arg;
+	set_scene(scenario);
+	struct before before = look();
+	struct ss_config config = config_for(scenario);
+	config.no_bind = true;
+	struct ss_server *server = made(&config);
+	struct ss_diag why = { 0 };
+	hit_binding = false;
+	ss_fault_arm();
+	int r = ss_server_bind(server, &why);
+	if (r == 0)
+		r = ss_server_activate(server, &why);
+	ss_fault_disarm();
+	(void)unused;
+	const char *context = what(scenario->name);
+	ck_assert_int_eq(why.code, r);
+	if (r < 0)
+		check_words(scenario, &why, context);
+	else
+		serves(server);
+	ck_assert_int_eq(ss_server_free(server), 0);
+	look_again_at_adopted(scenario, &before);
+	nothing_is_left(&before, context);
+	return 0;
+}
+
 START_TEST(start_in_two_steps_fails_cleanly_too)
 {
-	const struct scenario *scenario = &scenarios[_i];
-	if (scenario->everywhere && exposed())
+	struct scenario scenario = scenarios[_i];
+	if (scenario.everywhere && exposed())
 		return;
-	install();
-	starts_and_serves(scenario);
-	for (int number = 1, hit = 0; hit >= 0; number++) {
-		set_scene(scenario);
-		struct before before = look();
-		struct ss_config config = config_for(scenario);
-		config.no_bind = true;
-		struct ss_server *server = made(&config);
-		struct ss_diag why = { 0 };
-		set_fault(number, 0, false);
-		int r = ss_server_bind(server, &why);
-		if (r == 0)
-			r = ss_server_activate(server, &why);
-		no_fault();
-		const char *context = what(scenario->name, number);
-		ck_assert_int_eq(why.code, r);
-		if (r < 0)
-			check_words(scenario, &why, context);
-		else
-			serves(server);
-		ck_assert_int_eq(ss_server_free(server), 0);
-		nothing_is_left(&before, context);
-		hit = atomic_load(&torture->hit);
-	}
+	starts_and_serves(&scenario);
+	sweep(scenario.name, SS_FAULT_ONCE, start_in_two_steps, &scenario, 0);
 }
 END_TEST
 
@@ -816,8 +660,8 @@ static int dial_plainly(const struct served *served, bool stream)
 /* Nothing failed, or nothing that who tries again would notice. */
 static bool unharmed(void)
 {
-	return atomic_load(&torture->hit) < 0 ||
-	       atomic_load(&torture->error) == EINTR;
+	struct ss_fault hit;
+	return !ss_fault_struck(&hit) || hit.error == EINTR;
 }
 
 /* A stream's answer or none, but its end; who has seen it was accepted. */
@@ -854,7 +698,7 @@ static void any_exchange(struct served *served, bool stream)
 	send(fd, "hello\n", 6, MSG_NOSIGNAL);
 	size_t n = stream ? until_end(fd) : until_lost(fd);
 	ck_assert_msg(n == whole || !unharmed(), "%zu bytes of %zu: %s", n,
-		      whole, what("request", atomic_load(&torture->number)));
+		      whole, what("request"));
 	close(fd);
 	eventually(stat_of(served->server, true) ==
 		   stat_of(served->server, false));
@@ -884,47 +728,43 @@ static void block_sigchld(void)
 	ck_assert_int_eq(sigprocmask(SIG_BLOCK, &set, NULL), 0);
 }
 
-static void torture_requests(struct served *served, bool stream, int flavour,
-			     const char *name)
+struct subject {
+	const struct ss_config *config; /* of a new server for each run */
+	struct served served;
+	bool stream;
+};
+
+static int request_with_fault(void *arg, struct ss_diag *why)
 {
-	int number = 1;
-	for (int hit = 0; hit >= 0; number++) {
-		set_fault(number, flavour, false);
-		any_exchange(served, stream);
-		no_fault();
-		hit = atomic_load(&torture->hit);
-		good_exchange(served, stream);
-	}
-	ck_assert_msg(number > 4, "%s: only %d calls", name, number);
+	struct subject *subject = arg;
+	(void)why;
+	ss_fault_arm();
+	any_exchange(&subject->served, subject->stream);
+	ss_fault_disarm();
+	good_exchange(&subject->served, subject->stream);
+	note_highest();
+	return 0;
 }
 
 /* Each time a new server's first: later ones find memory that it has kept. */
-static int torture_first(const struct ss_config *config, bool stream,
-			 int flavour, int number)
+static int first_request_with_fault(void *arg, struct ss_diag *why)
 {
+	struct subject *subject = arg;
 	struct before before = look();
-	struct served served;
-	served_start(&served, config);
-	set_fault(number, flavour, false);
-	any_exchange(&served, stream);
-	no_fault();
-	int hit = atomic_load(&torture->hit);
-	good_exchange(&served, stream);
-	served_stop(&served);
-	nothing_is_left(&before, what("first request", number));
-	return hit;
+	served_start(&subject->served, subject->config);
+	request_with_fault(arg, why);
+	served_stop(&subject->served);
+	nothing_is_left(&before, what("first request"));
+	return 0;
 }
 
 START_TEST(request_costs_at_most_its_client_whatever_fails)
 {
-	int flavour = _i % FLAVOURS;
-	const struct model *model = &models[_i / FLAVOURS / transport_count];
-	const struct transport *transport =
-		&transports[_i / FLAVOURS % transport_count];
-	if (model_has(model, &ss_forking_mixin) && flavour == 2)
-		return; /* a second's worth of forks, and nothing new */
-	install();
+	const struct model *model = &models[_i / transport_count];
+	const struct transport *transport = &transports[_i % transport_count];
+	struct subject subject = { .stream = transport->stream };
 	block_sigchld();
+	look();
 	begin_threads();
 	int file = file_of_seven_bytes();
 	struct ss_config config = config_of(model, transport, &busy);
@@ -935,33 +775,30 @@ START_TEST(request_costs_at_most_its_client_whatever_fails)
 	config.timeouts.io_ms = WAIT_MS;
 	config.log = quiet;
 	struct before before = look();
-	struct served served;
-	served_start(&served, &config);
-	good_exchange(&served, transport->stream);
-	torture_requests(&served, transport->stream, flavour, model->name);
-	served_stop(&served);
+	served_start(&subject.served, &config);
+	good_exchange(&subject.served, transport->stream);
+	sweep(model->name, SS_FAULT_ONCE, request_with_fault, &subject, 3);
+	served_stop(&subject.served);
 	nothing_is_left(&before, model->name);
-	ck_assert_int_eq(children(), 0);
 	close(file);
 }
 END_TEST
 
 START_TEST(first_request_costs_at_most_its_client_whatever_fails)
 {
-	const struct transport *transport = &transports[_i / FLAVOURS];
-	install();
+	const struct transport *transport = &transports[_i];
 	block_sigchld();
+	look();
 	begin_threads();
 	int file = file_of_seven_bytes();
 	struct ss_config config = config_of(&models[0], transport, &busy);
 	config.user = &file;
 	config.timeouts.io_ms = WAIT_MS;
 	config.log = quiet;
-	int number = 1;
-	while (torture_first(&config, transport->stream, _i % FLAVOURS,
-			     number) >= 0)
-		number++;
-	ck_assert_int_gt(number, 6);
+	struct subject subject = { .config = &config,
+				   .stream = transport->stream };
+	sweep(transport->name, SS_FAULT_ONCE, first_request_with_fault,
+	      &subject, 6);
 	close(file);
 }
 END_TEST
@@ -980,7 +817,7 @@ Suite *t_start(void)
 	tcase_add_loop_test(tcase, start_refuses_an_address_in_use, 0,
 			    transport_count);
 	tcase_add_loop_test(tcase, start_fails_at_any_step_and_leaves_nothing,
-			    0, SCENARIOS * 2 * FLAVOURS);
+			    0, SCENARIOS * 2);
 	tcase_add_loop_test(tcase, start_can_be_undone_whatever_fails, 0,
 			    SCENARIOS);
 	tcase_add_loop_test(tcase, start_in_two_steps_fails_cleanly_too, 0,
@@ -990,9 +827,9 @@ Suite *t_start(void)
 	tcase_set_timeout(tcase, 20);
 	tcase_add_loop_test(tcase,
 			    request_costs_at_most_its_client_whatever_fails, 0,
-			    model_count * transport_count * FLAVOURS);
+			    model_count * transport_count);
 	tcase_add_loop_test(
 		tcase, first_request_costs_at_most_its_client_whatever_fails, 0,
-		transport_count * FLAVOURS);
+		transport_count);
 	return suite;
 }

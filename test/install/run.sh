@@ -65,6 +65,8 @@ cmp -s "$tmp/here" "$tmp/there" ||
 	die "with DESTDIR other files: $(diff "$tmp/here" "$tmp/there")"
 grep -q "$tmp" "$tmp/staged/usr/lib/pkgconfig/socketserver.pc" &&
 	die 'DESTDIR got into socketserver.pc'
+[ -e "$tmp/usr/lib/pkgconfig/socketserver-test.pc" ] ||
+	die 'no socketserver-test.pc'
 
 "$tmp/usr/bin/ssctl" -h | grep -q '^usage: ssctl' || die 'no ssctl'
 [ -e "$tmp/usr/share/man/man1/ssctl.1" ] || die 'no ssctl.1'
@@ -80,6 +82,22 @@ strict='-Wall -Wextra -Wpedantic -Werror'
 c="$CC -std=c11 $strict $FLAGS $cflags $here/program.c"
 program c_shared $c $shared
 program c_static $c $static
+
+# As the pages on testing have it.
+tested=$("$PKG_CONFIG" --cflags --libs socketserver-test)
+for page in man3/ss_fault.3 man7/ss_testing.7; do
+	name=$(basename "$page" | tr . _)
+	awk '/^\.Ed/ { inside = 0 } inside; /^\.Bd -literal$/ { inside = 1 }' \
+		"$tmp/usr/share/man/$page" | sed 's/\\e/\\/g' >"$tmp/$name.c"
+	(cd "$tmp" && quietly $CC -std=gnu11 $strict $FLAGS "$name.c" \
+		-o "$name" $tested)
+	"$tmp/$name" >"$tmp/out" 2>"$tmp/log" || {
+		cat "$tmp/log" >&2
+		die "the example of $page failed"
+	}
+	grep -Eqx '[1-9][0-9]+ faults, and none did harm|ok' "$tmp/out" ||
+		die "the example of $page said: $(cat "$tmp/out")"
+done
 
 if command -v "${CXX%% *}" >/dev/null 2>&1; then
 	# g++ takes what designated initialisers leave out for an oversight.

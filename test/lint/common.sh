@@ -119,10 +119,15 @@ declared_with() {
 			s/.*[^A-Za-z0-9_]//' | sort -u
 }
 
-# What is SS_API; and what is defined in the headers themselves.
+# What is SS_API; what is defined in the headers themselves; and what is in
+# libsocketserver-test.a alone.
 exported_names() {
 	declared_with 'visibility("default")))'
 }
 inline_names() {
 	declared_with 'static inline' | grep '^ss_'
+}
+testing_names() {
+	code include/socketserver/fault.h | grep -o 'ss_fault_[a-z_]*(' |
+		tr -d '(' | sort -u
 }

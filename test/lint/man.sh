@@ -16,6 +16,7 @@ pages=$(in_tree '*.[1-8]')
 {
 	exported_names
 	inline_names
+	testing_names
 } | sort -u >"$tmp/known"
 grep -v '_sized$' "$tmp/known" >"$tmp/public"
 

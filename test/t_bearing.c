@@ -1,0 +1,411 @@
+/*
+ * What daemons do beside serving, with every call failing in turn: start with
+ * sockets that they were given, drop their privileges, log, and restart over
+ * the same listeners.  Each says that it cannot, or has done it, and leaves
+ * nothing behind.
+ */
+#include "support.h"
+
+#include <poll.h>
+#include <signal.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+
+#include <socketserver/fault.h>
+
+enum { FIRST_GIVEN = 3, RESTART_MS = 300, SOME = 7 };
+
+static int wrong(struct ss_diag *why, const char *what)
+{
+	snprintf(why->text, sizeof(why->text), "%s", what);
+	return SS_FAULT_WRONG;
+}
+
+static void sweep(int (*scenario)(void *arg, struct ss_diag *why), void *arg,
+		  struct ss_fault_options options, int least)
+{
+	struct ss_diag why;
+	int faults = ss_fault_sweep(&options, scenario, arg, &why);
+	ck_assert_msg(faults >= least, "%d: %s", faults, why.text);
+}
+
+/* ---- in a process of its own ----------------------------------------------*/
+
+static struct ss_diag *told; /* in shared memory: by that process */
+
+static _Noreturn void be_child(int (*body)(struct ss_diag *why))
+{
+	struct ss_fault_state before;
+	ss_fault_look(&before);
+	ss_fault_arm();
+	int r = body(told);
+	ss_fault_disarm();
+	if (r <= 0 && ss_fault_left(&before, told) < 0)
+		r = SS_FAULT_WRONG;
+	_exit(r < 0 ? 2 : r > 0 ? 3 : 0);
+}
+
+static int forked(int (*body)(struct ss_diag *why), struct ss_diag *why)
+{
+	int status;
+	if (!told)
+		told = ss_shared_alloc(sizeof(*told));
+	ck_assert_ptr_nonnull(told);
+	*told = (struct ss_diag){ 0 };
+	pid_t pid = fork();
+	ck_assert_int_ge(pid, 0);
+	if (pid == 0)
+		be_child(body);
+	ck_assert_int_eq(waitpid(pid, &status, 0), pid);
+	*why = *told;
+	if (!WIFEXITED(status) || WEXITSTATUS(status) == 3)
+		return why->text[0] ? SS_FAULT_WRONG : wrong(why, "it died");
+	return WEXITSTATUS(status) ? -ECANCELED : 0;
+}
+
+/* ---- privileges -----------------------------------------------------------*/
+
+static const char *new_root;
+
+static int be_another(struct ss_diag *why)
+{
+	const struct ss_privileges privileges = {
+		.user = "12345",
+		.group = "12345",
+		.chroot = new_root,
+#ifdef SS_LINUX
+		.no_new_privs = true,
+#endif
+	};
+	int r = ss_check_privileges(&privileges, why);
+	if (r >= 0)
+		r = ss_drop_privileges(&privileges, why);
+	ss_fault_disarm();
+	if (r < 0)
+		return why->text[0] ? r : wrong(why, "no reason");
+	if (getuid() == 0 || geteuid() == 0 || setuid(0) == 0 ||
+	    getgid() == 0 || access("/proc", F_OK) == 0)
+		return wrong(why, "it is root still");
+	return 0;
+}
+
+static int drop_privileges(void *arg, struct ss_diag *why)
+{
+	(void)arg;
+	return forked(be_another, why);
+}
+
+START_TEST(privileges_are_dropped_or_it_is_said)
+{
+	if (geteuid() != 0) {
+		printf("skipped: privileges: not root\n");
+		return;
+	}
+	new_root = scratch();
+	sweep(drop_privileges, NULL,
+	      (struct ss_fault_options){ .unarmed = true }, 8);
+}
+END_TEST
+
+/* ---- a listener that is given ---------------------------------------------*/
+
+static int echo(struct ss_request *req)
+{
+	char buf[64];
+	ssize_t n = ss_read(req, buf, sizeof(buf));
+	if (n > 0)
+		n = ss_write(req, buf, (size_t)n);
+	return n > 0 ? SS_AGAIN : (int)n;
+}
+
+static const struct ss_handler echoing = { .handle = echo };
+
+static atomic_int *stays; /* lines that say so of a restart; shared memory */
+
+static void look_at_line(void *arg, int level, struct ss_server *server,
+			 uint64_t id, const char *text)
+{
+	(void)arg, (void)level, (void)server, (void)id;
+	if (strncmp(text, "restart: ", 9) == 0)
+		atomic_fetch_add(stays, 1);
+}
+
+static int given; /* a listener */
+
+static int start_with(struct ss_start *start, struct ss_diag *why)
+{
+	struct ss_config config = { .handler = &echoing, .log = look_at_line };
+	struct ss_server *server;
+	int r = ss_start_adopt(start, NULL, &config, why);
+	if (r >= 0)
+		r = ss_server_new(&server, &config, why);
+	if (r < 0)
+		return why->text[0] ? r : wrong(why, "no reason");
+	ss_fault_disarm();
+	return ss_server_free(server);
+}
+
+/* As systemd starts it; descriptor 3 is its own from here on. */
+static int start_daemon(struct ss_diag *why)
+{
+	char pid[20];
+	struct ss_start *start;
+	ss_fault_disarm();
+	snprintf(pid, sizeof(pid), "%ld", (long)getpid());
+	setenv("LISTEN_PID", pid, 1);
+	setenv("LISTEN_FDS", "1", 1);
+	int place = fcntl(FIRST_GIVEN, F_GETFD);
+	dup2(given, FIRST_GIVEN);
+	ss_fault_arm();
+	int r = ss_start_new(&start, SS_START_AUTO, why);
+	if (r >= 0) {
+		r = start_with(start, why);
+		ss_start_free(start);
+	} else if (!why->text[0]) {
+		r = wrong(why, "no reason");
+	}
+	ss_fault_disarm();
+	if (place == -1)
+		close(FIRST_GIVEN);
+	else
+		dup2(STDIN_FILENO, FIRST_GIVEN);
+	return r;
+}
+
+static int be_started(void *arg, struct ss_diag *why)
+{
+	(void)arg;
+	return forked(start_daemon, why);
+}
+
+static int tcp_listener(void)
+{
+	struct sockaddr_in loopback = { .sin_family = AF_INET };
+	loopback.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	ck_assert_int_eq(
+		bind(fd, (struct sockaddr *)&loopback, sizeof(loopback)), 0);
+	ck_assert_int_eq(listen(fd, 5), 0);
+	return fd;
+}
+
+static void begin_log(void)
+{
+	stays = ss_shared_alloc(sizeof(*stays));
+	ck_assert_ptr_nonnull(stays);
+}
+
+START_TEST(daemons_start_or_say_why_not)
+{
+	begin_log();
+	given = tcp_listener();
+	sweep(be_started, NULL, (struct ss_fault_options){ .unarmed = true },
+	      20);
+}
+END_TEST
+
+/* ---- logs -----------------------------------------------------------------*/
+
+static const char *log_path;
+
+/* What is written once nothing fails any more arrives. */
+static int has_line(int daemon, const char *text)
+{
+	char got[4096] = "";
+	if (daemon >= 0) {
+		while (recv(daemon, got, sizeof(got) - 1, MSG_DONTWAIT) > 0)
+			if (strstr(got, text))
+				return 1;
+		return 0;
+	}
+	int fd = open(log_path, O_RDONLY);
+	if (fd == -1)
+		return 0;
+	ssize_t n = read(fd, got, sizeof(got) - 1);
+	close(fd);
+	return n > 0 && strstr(got, text) != NULL;
+}
+
+static int write_log(void *arg, struct ss_diag *why)
+{
+	struct ss_log_sink *sink;
+	int daemon = *(int *)arg;
+	const struct ss_log_options options = {
+		.to = daemon >= 0 ? SS_LOG_TO_SYSLOG : SS_LOG_TO_JSON,
+		.path = log_path,
+		.ident = "bearing",
+	};
+	if (daemon < 0)
+		unlink(log_path);
+	int r = ss_log_sink_new(&sink, &options, why);
+	if (r < 0)
+		return why->text[0] ? r : wrong(why, "no reason");
+	ss_log_sink_write(sink, SS_LOG_INFO, NULL, 1, "one");
+	r = ss_log_sink_reopen(sink);
+	ss_log_sink_write(sink, SS_LOG_INFO, NULL, 2, "two");
+	ss_fault_disarm();
+	ss_log_sink_write(sink, SS_LOG_INFO, NULL, 3, "at last");
+	bool there = has_line(daemon, "at last");
+	ss_fault_arm();
+	ss_log_sink_free(sink);
+	return there ? r : wrong(why, "a line is lost");
+}
+
+static int syslog_daemon(void)
+{
+	struct sockaddr_un un = { .sun_family = AF_UNIX };
+	snprintf(un.sun_path, sizeof(un.sun_path), "%s", log_path);
+	int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	ck_assert_int_eq(bind(fd, (struct sockaddr *)&un, sizeof(un)), 0);
+	return fd;
+}
+
+START_TEST(logs_say_that_they_fail_and_then_go_on)
+{
+	char path[100];
+	snprintf(path, sizeof(path), "%s/log", scratch());
+	log_path = path;
+	int daemon = _i ? syslog_daemon() : -1;
+	sweep(write_log, &daemon, (struct ss_fault_options){ 0 }, 8);
+}
+END_TEST
+
+/* ---- hot restart ----------------------------------------------------------*/
+
+static struct ss_server *old;
+static int tell;
+
+/* Once signals are minded. */
+static int tell_url(void *arg)
+{
+	char url[SS_ADDRESS_TEXT];
+	(void)arg;
+	dprintf(tell, "%s\n", ss_server_url(old, 0, url, sizeof(url)));
+	return 0;
+}
+
+/* The next one says that it is ready, to descriptor 4, and ends. */
+static int run_restarting(const struct model *model)
+{
+	static char shell[] = "/bin/sh", how[] = "-c";
+	static char what[] = "printf '\\0' >&4";
+	static char *const argv[] = { shell, how, what, NULL };
+	const struct ss_run_options options = {
+		.ready = tell_url,
+		.argv = argv,
+		.restart_ms = RESTART_MS,
+	};
+	struct ss_config config = config_of(model, &transports[0], &echoing);
+	struct ss_fault_state before;
+	config.log = look_at_line;
+	config.drain_ms = 1000;
+	ss_fault_look(&before);
+	if (ss_server_new(&old, &config, told) < 0)
+		return 1;
+	int status = ss_run(&old, 1, &options);
+	int freed = ss_server_free(old);
+	ss_fault_disarm();
+	if (status != 0 || freed != 0)
+		return 2;
+	/* Who replaces this one is its child; who could not was reaped. */
+	while (!atomic_load(stays) && waitpid(-1, NULL, 0) > 0)
+		;
+	return ss_fault_left(&before, told) < 0 ? 3 : 0;
+}
+
+static bool has_ended(pid_t pid, int *status)
+{
+	return waitpid(pid, status, WNOHANG) == pid;
+}
+
+/* It goes on: whoever comes is served, until it is told to stop. */
+static void goes_on(const char *url, pid_t pid)
+{
+	int fd = try_dial(url);
+	char byte = 0;
+	ck_assert_msg(fd >= 0, "%s: nobody listens", ss_fault_tell());
+	ck_assert_int_eq(send(fd, "x", 1, MSG_NOSIGNAL), 1);
+	ck_assert_msg(recv_within(fd, &byte, 1, WAIT_MS) == 1,
+		      "%s: the next is not served", ss_fault_tell());
+	close(fd);
+	kill(pid, SIGTERM);
+}
+
+static int restart(void *arg, struct ss_diag *why)
+{
+	char url[SS_ADDRESS_TEXT];
+	int fds[2], status = -1;
+	size_t n = 0;
+	told->text[0] = '\0';
+	atomic_store(stays, 0);
+	ck_assert_int_eq(pipe2(fds, O_CLOEXEC), 0);
+	pid_t pid = fork();
+	if (pid == 0) {
+		tell = fds[1];
+		_exit(run_restarting(arg));
+	}
+	close(fds[1]);
+	while (n < sizeof(url) - 1 && read(fds[0], url + n, 1) == 1 &&
+	       url[n] != '\n')
+		n++;
+	url[n] = '\0';
+	ss_fault_arm();
+	kill(pid, SIGUSR2);
+	bool ended = false;
+	int64_t until = clock_ms() + WAIT_MS;
+	while (!(ended = has_ended(pid, &status)) && !atomic_load(stays) &&
+	       clock_ms() < until)
+		pause_ms(1);
+	ss_fault_disarm();
+	if (!ended && !atomic_load(stays)) {
+		kill(pid, SIGKILL);
+		waitpid(pid, &status, 0);
+		close(fds[0]);
+		return wrong(why, "neither went on nor was replaced");
+	}
+	if (!ended)
+		goes_on(url, pid);
+	until = clock_ms() + 2 * WAIT_MS;
+	while (!ended && !(ended = has_ended(pid, &status)) &&
+	       clock_ms() < until)
+		pause_ms(1);
+	if (!ended)
+		kill(pid, SIGKILL);
+	close(fds[0]);
+	if (ended && status == 0)
+		return 0;
+	snprintf(why->text, sizeof(why->text), "%s, %#x %.100s",
+		 ended ? "ended badly" : "does not end", (unsigned)status,
+		 told->text);
+	return SS_FAULT_WRONG;
+}
+
+START_TEST(restarts_succeed_or_this_one_goes_on)
+{
+	const struct model *model = &models[_i];
+	int stride = rounds(1) > 1 ? 1 : SOME;
+	begin_log();
+	told = ss_shared_alloc(sizeof(*told));
+	ck_assert_ptr_nonnull(told);
+	sweep(restart, (void *)model,
+	      (struct ss_fault_options){ .unarmed = true,
+					 .elsewhere = true,
+					 .first = 1 + _i % stride,
+					 .stride = stride },
+	      2);
+}
+END_TEST
+
+Suite *t_bearing(void)
+{
+	Suite *suite = suite_create("t_bearing");
+	TCase *bearing = suite_case(suite, "bearing", NULL, NULL);
+	tcase_set_timeout(bearing, 300);
+	tcase_add_test(bearing, privileges_are_dropped_or_it_is_said);
+	tcase_add_test(bearing, daemons_start_or_say_why_not);
+	tcase_add_loop_test(bearing, logs_say_that_they_fail_and_then_go_on, 0,
+			    2);
+	tcase_add_loop_test(bearing, restarts_succeed_or_this_one_goes_on, 0,
+			    model_count);
+	return suite;
+}
