@@ -7,6 +7,7 @@
  *	layers.h	the layers that we ship
  *	run.h		the main of a daemon
  *	log.h		where logs go
+ *	record.h	record connections, and replay them
  */
 #ifndef SOCKETSERVER_SOCKETSERVER_H
 #define SOCKETSERVER_SOCKETSERVER_H
@@ -15,6 +16,7 @@
 #include <socketserver/layer.h>
 #include <socketserver/layers.h>
 #include <socketserver/log.h>
+#include <socketserver/record.h>
 #include <socketserver/run.h>
 #include <socketserver/server.h>
 
