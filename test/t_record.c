@@ -14,6 +14,7 @@
 #include "handlers.h"
 #include "mixin/crc32c.h"
 #include "mixin/record_file.h"
+#include "recordings.h"
 
 Suite *t_record(void);
 
@@ -1026,26 +1027,6 @@ START_TEST(a_changed_bit_is_seen)
 }
 END_TEST
 
-/* A record with its check. */
-static void add(unsigned kind, unsigned flags, uint64_t id, const void *body,
-		size_t n)
-{
-	struct record record = { .kind = kind, .flags = flags, .id = id };
-	struct iovec iov = { (void *)body, n };
-	record_put_head(bytes + size, &record, &iov, 1, n);
-	if (n)
-		memcpy(bytes + size + RECORD_HEAD, body, n);
-	size += RECORD_HEAD + n;
-}
-
-static void make_up(void)
-{
-	static const char began[13] = "\0\0\1\2\3\4\5\6\0\0\0\7x";
-	record_put_file_head(bytes);
-	size = RECORD_FILE_HEAD;
-	add(RECORD_BEGIN, 0, 0, began, sizeof(began));
-}
-
 #define BODY(text) text, sizeof(text) - 1
 
 static const struct {
@@ -1098,15 +1079,17 @@ START_TEST(records_that_cannot_be_are_named)
 	struct ss_recording *recording;
 	char at[100];
 	make_up();
-	add(SS_RECORDED_OPEN, 0, 9, "-", 1);
-	add(SS_RECORDED_END, 0, 9, "\0\0\0\0", 4);
-	add(SS_RECORDED_OPEN, 0, 1, "-", 1);
+	add_open(9);
+	add_end(9);
+	add_open(1);
 	add(SS_RECORDED_OUTPUT, 0, 1, "good", 4);
-	snprintf(at, sizeof(at), "damaged at offset %zu: ", size);
+	snprintf(at, sizeof(at), "damaged at offset %zu: ", made_up.size);
 	add(odd[_i].kind, odd[_i].flags, odd[_i].id, odd[_i].body, odd[_i].n);
-	add(SS_RECORDED_OPEN, 0, 2, "-", 1);
+	add_open(2);
 	add(SS_RECORDED_OUTPUT, 0, 1, "more", 4);
-	ck_assert_int_eq(ss_recording_parse(&recording, bytes, size, NULL), 0);
+	ck_assert_int_eq(ss_recording_parse(&recording, made_up.bytes,
+					    made_up.size, NULL),
+			 0);
 	const char *damage = ss_recording_damage(recording);
 	ck_assert_ptr_nonnull(damage);
 	ck_assert_msg(strncmp(damage, at, strlen(at)) == 0, "%s", damage);
@@ -1148,11 +1131,9 @@ START_TEST(what_is_no_recording_is_refused)
 	ck_assert_int_eq(ss_recording_open(&recording, "/dev/null", &why),
 			 -EBADMSG);
 	make_up();
-	add(SS_RECORDED_OPEN, 0, 9, "-", 1);
-	size -= RECORD_HEAD + 1;
-	ck_assert_int_eq(
-		ss_recording_parse(&recording, bytes, RECORD_FILE_HEAD, &why),
-		0);
+	ck_assert_int_eq(ss_recording_parse(&recording, made_up.bytes,
+					    RECORD_FILE_HEAD, &why),
+			 0);
 	ck_assert_str_eq(ss_recording_damage(recording),
 			 "damaged at offset 16: nothing was recorded");
 	ck_assert_str_eq(ss_recording_server(recording), "");
@@ -1203,8 +1184,8 @@ START_TEST(answers_are_compared)
 	struct ss_recording *recording;
 	struct ss_diag why;
 	make_up();
-	add(SS_RECORDED_OPEN, 0, 5, "-", 1);
-	add(SS_RECORDED_OPEN, 0, 6, "-", 1);
+	add_open(5);
+	add_open(6);
 	add(SS_RECORDED_OPEN, 1, 4, "-", 1);
 	add(SS_RECORDED_OUTPUT, 0, 5, "one", 3);
 	add(SS_RECORDED_OUTPUT, 0, 6, "abc", 3);
@@ -1212,9 +1193,11 @@ START_TEST(answers_are_compared)
 	add(SS_RECORDED_OUTPUT, 0, 5, " two", 4);
 	add(SS_RECORDED_OUTPUT, 0, 4, "r1", 2);
 	add(SS_RECORDED_OUTPUT, 0, 4, "", 0);
-	add(SS_RECORDED_END, 0, 5, "\0\0\0\0", 4);
-	add(SS_RECORDED_END, 0, 4, "\0\0\0\0", 4);
-	ck_assert_int_eq(ss_recording_parse(&recording, bytes, size, NULL), 0);
+	add_end(5);
+	add_end(4);
+	ck_assert_int_eq(ss_recording_parse(&recording, made_up.bytes,
+					    made_up.size, NULL),
+			 0);
 	ck_assert_ptr_null(ss_recording_damage(recording));
 	for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
 		const char *answer = cases[i].answer;
