@@ -39,9 +39,10 @@ enum {
 };
 
 struct client {
-	int fd;	      /* -1: not open */
-	uint64_t got; /* bytes, or datagrams */
-	bool ended;   /* by the server */
+	int fd;		  /* -1: not open */
+	uint64_t got;	  /* bytes, or datagrams */
+	uint64_t awaited; /* events of output */
+	bool ended;	  /* by the server */
 };
 
 struct replay {
@@ -264,7 +265,8 @@ static int await_output(struct replay *replay,
 {
 	struct client *client = &replay->clients[event->connection];
 	bool dgram = told(replay, event->connection)->dgram;
-	uint64_t wanted = dgram ? client->got + 1 : event->offset + event->size;
+	uint64_t number = ++client->awaited;
+	uint64_t wanted = dgram ? number : event->offset + event->size;
 	int r = SAME;
 
 	while (r == SAME && client->got < wanted && !client->ended) {

@@ -754,6 +754,29 @@ START_TEST(connections_are_open_beside_each_other)
 }
 END_TEST
 
+/* Whose replies come before they are waited for. */
+START_TEST(datagrams_are_on_their_way_beside_each_other)
+{
+	struct ss_config config = config_of(&models[1], &transports[1], &twice);
+	struct served served;
+	make_up();
+	for (uint64_t id = 1; id <= 3; id++) {
+		add(OPEN, 1, id, "-", 1);
+		add_text(IN, id, "q");
+	}
+	for (uint64_t id = 3; id >= 1; id--) {
+		add_text(OUT, id, "a");
+		add_text(OUT, id, "b");
+		add_end(id);
+	}
+	made_up_write(path);
+	served_start(&served, &config);
+	ck_assert_msg(REPLAY(path, served.url) == 0, "%s%s", ended.out,
+		      ended.err);
+	served_stop(&served);
+}
+END_TEST
+
 /* A minute, or a hundredth of that, or none. */
 START_TEST(clients_speak_as_fast_as_they_are_told)
 {
@@ -912,6 +935,7 @@ Suite *t_replay(void)
 	tcase_add_test(tcase, the_end_of_a_server_is_waited_for);
 	tcase_add_loop_test(tcase, connections_are_open_beside_each_other, 0,
 			    2);
+	tcase_add_test(tcase, datagrams_are_on_their_way_beside_each_other);
 	tcase_add_test(tcase, clients_speak_as_fast_as_they_are_told);
 	tcase_add_test(tcase, much_is_said_at_once);
 	tcase_add_test(tcase, servers_that_are_not_there_differ);
