@@ -38,6 +38,8 @@ enum {
 	ENDPOINTS = 8,
 };
 
+#define NOBODY SIZE_MAX
+
 struct client {
 	int fd;		  /* -1: not open */
 	uint64_t got;	  /* bytes, or datagrams */
@@ -122,10 +124,9 @@ static int hear(struct replay *replay, size_t number)
 	return r;
 }
 
-/* All that are open, until the time has come or one of them is ready: `sender`
- * for output, or anybody for input. */
-static int hear_all(struct replay *replay, const struct client *sender,
-		    int64_t until)
+/* All that are open, until the time has come or one of them is ready: the
+ * sender for output, or anybody for input. */
+static int hear_all(struct replay *replay, size_t sender, int64_t until)
 {
 	nfds_t n = 0;
 	int64_t left = until - now_ms();
@@ -134,7 +135,7 @@ static int hear_all(struct replay *replay, const struct client *sender,
 		const struct client *client = &replay->clients[i];
 		short events = (short)(client->ended ? 0 : POLLIN);
 
-		if (client == sender)
+		if (i == sender)
 			events |= POLLOUT;
 		if (client->fd < 0 || events == 0)
 			continue;
@@ -165,7 +166,7 @@ static int wait_until(struct replay *replay, int64_t until)
 	int r;
 
 	do
-		r = hear_all(replay, NULL, until);
+		r = hear_all(replay, NOBODY, until);
 	while (r == SAME && now_ms() < until);
 	return r;
 }
@@ -205,6 +206,7 @@ static int say(struct replay *replay, struct client *client,
 	       const unsigned char *bytes, size_t n)
 {
 	int64_t until = now_ms() + replay->patience_ms;
+	size_t number = (size_t)(client - replay->clients);
 	size_t done = 0;
 	int r = SAME;
 
@@ -221,7 +223,7 @@ static int say(struct replay *replay, struct client *client,
 			complain("the server takes no input");
 			return DIFFERENT;
 		} else {
-			r = hear_all(replay, client, until);
+			r = hear_all(replay, number, until);
 		}
 	} while (r == SAME && done < n && !client->ended);
 	return r;
@@ -272,7 +274,7 @@ static int await_output(struct replay *replay,
 	while (r == SAME && client->got < wanted && !client->ended) {
 		if (now_ms() >= until)
 			return hold_against(replay, event->connection, NULL, 0);
-		r = hear_all(replay, NULL, until);
+		r = hear_all(replay, NOBODY, until);
 	}
 	return r;
 }
@@ -290,7 +292,7 @@ static int await_end(struct replay *replay,
 		until = now_ms() + QUIET_MS;
 	while (r == SAME && connection->whole && !client->ended &&
 	       now_ms() < until)
-		r = hear_all(replay, NULL, until);
+		r = hear_all(replay, NOBODY, until);
 	if (r == SAME && connection->whole && !connection->dgram &&
 	    !client->ended) {
 		printf("connection #%" PRIu64 ", output byte %" PRIu64

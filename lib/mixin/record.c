@@ -370,8 +370,8 @@ static uint32_t find_stretches(const unsigned char *from,
 /* Numbers, stretches, the original and the copy, in one piece of memory. */
 enum { REDACTING = RECORD_REDACTED + RECORD_STRETCHES * RECORD_STRETCH };
 
-/* What is to be written of the chunk: iov[1] and iov[2]; NULL: no memory, and
- * nothing may be.  To be freed. */
+/* What is to be written of the chunk, as iov[0] and iov[1]; NULL: no memory,
+ * and nothing may be.  To be freed. */
 static unsigned char *redact(const struct recorder *recorder,
 			     struct ss_record_chunk *chunk,
 			     const struct iovec *from, int from_count,
@@ -389,14 +389,14 @@ static unsigned char *redact(const struct recorder *recorder,
 	size_t kept = chunk->size < n ? chunk->size : n;
 	uint32_t count =
 		find_stretches(original, copy, kept, memory + RECORD_REDACTED);
-	iov[1] = (struct iovec){ memory, 0 };
-	iov[2] = (struct iovec){ copy, kept };
+	iov[0] = (struct iovec){ memory, 0 };
+	iov[1] = (struct iovec){ copy, kept };
 	if (count == 0 && kept == n)
 		return memory;
 	record->flags = RECORD_IS_REDACTED;
 	record_put32(memory, (uint32_t)n);
 	record_put32(memory + 4, count);
-	iov[1].iov_len = RECORD_REDACTED + (size_t)count * RECORD_STRETCH;
+	iov[0].iov_len = RECORD_REDACTED + (size_t)count * RECORD_STRETCH;
 	return memory;
 }
 
@@ -443,44 +443,49 @@ static int clip(struct iovec *to, const struct iovec *from, int count, size_t n)
 	return i;
 }
 
+/* iov[0] is for the head; n bytes of the connection are in it. */
+static void write_pieces(struct ss_request *req, struct record *record,
+			 struct iovec *iov, int count, size_t n)
+{
+	struct ss_server *server = ss_request_server(req);
+	size_t size = 0;
+	for (int i = 1; i < count; i++)
+		size += iov[i].iov_len;
+	if (claim(recorder_of(server), RECORD_HEAD + size))
+		put(server, record, iov, count, size);
+	else
+		leave_out(req, is_input(record), n, SS_RECORDED_FULL);
+}
+
 /* At most RECORD_MOST bytes, and with what the record has before them. */
 static void write_chunk(struct ss_request *req, struct record *record,
 			const struct iovec *extra, const struct iovec *from,
 			int count, size_t n)
 {
-	struct ss_server *server = ss_request_server(req);
-	struct recorder *recorder = recorder_of(server);
-	struct recorded *mine = recorded_of(req);
-	bool in = is_input(record);
+	const struct recorder *recorder = recorder_of(ss_request_server(req));
+	const struct recorded *mine = recorded_of(req);
 	struct iovec iov[PIECES + 2];
 	struct ss_record_chunk chunk = {
 		.id = record->id,
-		.from_client = in,
+		.from_client = is_input(record),
 		.dgram = ss_request_dgram(req),
-		.offset = in ? mine->in : mine->out,
+		.offset = is_input(record) ? mine->in : mine->out,
 		.size = n,
 	};
-	unsigned char *memory = NULL;
-	int used = 1, first;
+	int used = 1;
 	if (extra)
 		iov[used++] = *extra;
-	first = used;
-	if (recorder->options.redact) {
-		memory = redact(recorder, &chunk, from, count, record,
-				iov + first - 1);
-		used += 2;
-	} else {
+	if (!recorder->options.redact) {
 		used += clip(iov + used, from, count, n);
+		write_pieces(req, record, iov, used, n);
+		return;
 	}
-	size_t size = 0;
-	for (int i = 1; i < used; i++)
-		size += iov[i].iov_len;
-	if (recorder->options.redact && !memory)
-		leave_out(req, in, n, SS_RECORDED_NO_MEMORY);
-	else if (!claim(recorder, RECORD_HEAD + size))
-		leave_out(req, in, n, SS_RECORDED_FULL);
+	unsigned char *memory =
+		redact(recorder, &chunk, from, count, record, iov + used);
+	if (memory)
+		write_pieces(req, record, iov, used + 2, n);
 	else
-		put(server, record, iov, used, size);
+		leave_out(req, is_input(record), n, SS_RECORDED_NO_MEMORY);
 	sys_free(memory);
 }
 
