@@ -134,6 +134,7 @@ static void put(struct ss_server *server, struct record *record,
 	record_put_head(head, record, iov + 1, count - 1, size);
 	iov[0] = (struct iovec){ head, sizeof(head) };
 	append(server, iov, count, sizeof(head) + size);
+	iov[0] = (struct iovec){ NULL, 0 };
 }
 
 /* A record of a fixed size. */
@@ -548,7 +549,7 @@ static void note_pieces(struct ss_request *req, unsigned kind,
 static void note_joined(struct ss_request *req, unsigned kind,
 			const struct iovec *iov, int count, size_t n)
 {
-	unsigned char *memory = sys_malloc(n);
+	unsigned char *memory = sys_malloc(n ? n : 1);
 	struct iovec joined = { memory, n };
 	if (memory) {
 		flatten(memory, iov, count, n);

@@ -519,11 +519,12 @@ static size_t same_in(const struct ss_recorded_event *event, size_t from,
 /* In quotes, as C has them. */
 static void excerpt(char *to, const unsigned char *bytes, size_t n)
 {
-	static const char plain[] = "\n\r\t\\\"", named[] = "nrt\\\"";
+	static const char plain[] = { '\n', '\r', '\t', '\\', '"' };
+	static const char named[] = { 'n', 'r', 't', '\\', '"' };
 	size_t used = 0;
 	to[used++] = '"';
 	for (size_t i = 0; i < n; i++) {
-		const char *special = memchr(plain, bytes[i], 5);
+		const char *special = memchr(plain, bytes[i], sizeof(plain));
 		if (used >= EXCERPT - 2 * HEADROOM) {
 			used += (size_t)snprintf(to + used, HEADROOM, "...");
 			break;
