@@ -183,12 +183,12 @@ static int open_client(struct replay *replay, size_t number)
 			(dgram ? SOCK_DGRAM : SOCK_STREAM) | SOCK_CLOEXEC, 0);
 
 	/* So that there is an address to answer to. */
-	if (fd >= 0 && dgram && to->u.sa.sa_family == AF_UNIX) {
-		struct sockaddr_un own = { .sun_family = AF_UNIX };
+	const struct sockaddr_un own = { .sun_family = AF_UNIX };
+	bool named = !dgram || to->u.sa.sa_family != AF_UNIX ||
+		     bind(fd, (const struct sockaddr *)&own,
+			  sizeof(sa_family_t)) == 0;
 
-		bind(fd, (struct sockaddr *)&own, sizeof(sa_family_t));
-	}
-	if (fd < 0 || connect(fd, &to->u.sa, to->len) != 0) {
+	if (fd < 0 || !named || connect(fd, &to->u.sa, to->len) != 0) {
 		complain("connection #%" PRIu64 ": %s",
 			 told(replay, number)->id, strerror(errno));
 		if (fd >= 0)

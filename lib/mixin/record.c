@@ -779,7 +779,7 @@ int ss_record_get_sized(struct ss_server *server, struct ss_record_stats *to,
 	if (!ss_server_has(server, &ss_record_mixin))
 		return -ENOTSUP;
 	struct shared *shared = recorder_of(server)->shared;
-	struct stat st;
+	struct stat st = { .st_size = 0 };
 	now.connections = atomic_load(&shared->connections);
 	now.bytes = atomic_load(&shared->bytes);
 	now.left_out_connections = atomic_load(&shared->left_connections);
