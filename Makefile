@@ -146,7 +146,7 @@ SUITES := $(filter $(SUITES),$(LONGEST)) $(filter-out $(LONGEST),$(SUITES))
 # By itself gdb loads what lies beside a library under this name.
 GDB_SRC := lib/fiber/fibers-gdb.py
 # Those of what is installed.
-INSTALLED_DEMOS := ssctl
+INSTALLED_DEMOS := ss-replay ssctl
 MAN := $(sort $(foreach s,3 5 7,$(wildcard include/*/*.$s lib/*.$s \
 	lib/*/*.$s)) $(INSTALLED_DEMOS:%=demos/%.1))
 FORMATTED := $(sort $(HEADERS) $(wildcard $(foreach d,lib lib/* handlers \

@@ -28,6 +28,7 @@ struct settings {
 	struct ss_access_options access;
 	struct ss_limits_options limits;
 	struct ss_proxy_options proxy;
+	struct ss_record_options record;
 	int proxy_wanted; /* enum proxy_wanted */
 	struct ss_log_options log;
 	bool log_wanted;
@@ -124,6 +125,8 @@ static void use_mixin(struct settings *settings, const struct ss_layer *mixin)
 		use->options = &settings->limits;
 	if (mixin == &ss_proxy_mixin)
 		use->options = &settings->proxy;
+	if (mixin == &ss_record_mixin)
+		use->options = &settings->record;
 }
 
 /* A list, leftmost first, as Python lists base classes. */
@@ -414,6 +417,8 @@ static const struct option_row rows[] = {
 	  set_true, .offset = AT(metrics_drain) },
 	{ "control", 0, "PATH", "a Unix socket for ssctl", set_text,
 	  .offset = AT(control) },
+	{ "record", 0, "FILE", "write what is said to it, for ss-replay",
+	  set_text, .offset = AT(record.path) },
 	{ "stdin", 0, NULL, "serve descriptor 0: for inetd, tcpserver",
 	  set_true, .offset = AT(from_stdin) },
 	{ "name", 0, "NAME", "of those sockets of systemd's that are meant",
@@ -683,6 +688,8 @@ static void compose(struct settings *settings)
 		use_mixin(settings, &ss_trace_mixin);
 	if (settings->verbose)
 		use_mixin(settings, &verbose_layer);
+	if (settings->record.path != NULL)
+		use_mixin(settings, &ss_record_mixin);
 	use_guards(settings);
 	use_models(settings);
 	if (settings->config.log_level < wanted)

@@ -128,6 +128,8 @@ struct sys_packet {
 	X(ssize_t, pread, (int fd, void *buf, size_t n, off_t offset),         \
 	  (fd, buf, n, offset))                                                \
 	X(ssize_t, write, (int fd, const void *buf, size_t n), (fd, buf, n))   \
+	X(ssize_t, writev, (int fd, const struct iovec *iov, int count),       \
+	  (fd, iov, count))                                                    \
 	X(int, poll, (struct pollfd * fds, nfds_t n, int ms), (fds, n, ms))    \
 	X(uid_t, getuid, (void), ())                                           \
 	X(uid_t, geteuid, (void), ())                                          \

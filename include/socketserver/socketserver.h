@@ -8,6 +8,7 @@
  *	run.h		the main of a daemon
  *	log.h		where logs go
  *	sim.h		try servers under every order of events
+ *	record.h	record connections, and replay them
  */
 #ifndef SOCKETSERVER_SOCKETSERVER_H
 #define SOCKETSERVER_SOCKETSERVER_H
@@ -16,6 +17,7 @@
 #include <socketserver/layer.h>
 #include <socketserver/layers.h>
 #include <socketserver/log.h>
+#include <socketserver/record.h>
 #include <socketserver/run.h>
 #include <socketserver/server.h>
 #include <socketserver/sim.h>

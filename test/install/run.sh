@@ -70,6 +70,9 @@ grep -q "$tmp" "$tmp/staged/usr/lib/pkgconfig/socketserver.pc" &&
 
 "$tmp/usr/bin/ssctl" -h | grep -q '^usage: ssctl' || die 'no ssctl'
 [ -e "$tmp/usr/share/man/man1/ssctl.1" ] || die 'no ssctl.1'
+"$tmp/usr/bin/ss-replay" --help | grep -q '^usage: ss-replay' ||
+	die 'no ss-replay'
+[ -e "$tmp/usr/share/man/man1/ss-replay.1" ] || die 'no ss-replay.1'
 
 export PKG_CONFIG_PATH="$tmp/usr/lib/pkgconfig"
 version=$("$PKG_CONFIG" --modversion socketserver)
