@@ -15,7 +15,7 @@
 
 #include <socketserver/socketserver.h>
 
-enum { SEATS = 10, CUSTOMERS = 12, SEEDS = 1000 };
+enum { SEATS = 10, CUSTOMERS = 12, SEEDS = 200 };
 
 struct office {
 	int left;
@@ -123,7 +123,13 @@ int main(int argc, char **argv)
 	uint64_t seed = 1;
 
 	if (argc > 1) {
-		seed = strtoull(argv[1], NULL, 10);
+		char *end;
+
+		seed = strtoull(argv[1], &end, 10);
+		if (argc > 2 || end == argv[1] || *end != '\0') {
+			fputs("usage: simulate [SEED]\n", stderr);
+			return 2;
+		}
 		int r = play(sell, seed, true, &why);
 		printf("%s\n", r < 0 ? why.text : "nothing found");
 		return r < 0;
