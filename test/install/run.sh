@@ -90,7 +90,8 @@ program c_static $c $static
 tested=$("$PKG_CONFIG" --cflags --libs socketserver-test)
 for page in man3/ss_fault.3 man7/ss_testing.7; do
 	name=$(basename "$page" | tr . _)
-	awk '/^\.Ed/ { inside = 0 } inside; /^\.Bd -literal$/ { inside = 1 }' \
+	awk '/^\.Sh / { here = $2 == "EXAMPLES" } /^\.Ed/ { inside = 0 } inside
+		here && /^\.Bd -literal$/ { inside = 1 }' \
 		"$tmp/usr/share/man/$page" | sed 's/\\e/\\/g' >"$tmp/$name.c"
 	(cd "$tmp" && quietly $CC -std=gnu11 $strict $FLAGS "$name.c" \
 		-o "$name" $tested)
