@@ -787,15 +787,19 @@ START_TEST(loops_that_clients_left_get_the_next)
 	struct ss_fiber_options options = { .loops = THREADS };
 	struct ss_config config = config_for(&options, &telling);
 	int fds[CLIENTS];
+	char its[CLIENTS];
 	unsigned left = 0;
 	struct ss_stats stats;
 	struct served served;
 	served_start(&served, &config);
 	for (int i = 0; i < CLIENTS; i++)
 		fds[i] = dial(served.url);
-	char empty = loop_of(fds[0]);
+	/* All have theirs before the first one leaves. */
+	for (int i = 0; i < CLIENTS; i++)
+		its[i] = loop_of(fds[i]);
+	char empty = its[0];
 	for (int i = 0; i < CLIENTS; i++) {
-		if (loop_of(fds[i]) != empty)
+		if (its[i] != empty)
 			continue;
 		close(fds[i]);
 		fds[i] = -1;
