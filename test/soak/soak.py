@@ -30,6 +30,7 @@ ROUND = 3       # seconds of load between two samples, more in a long soak
 ROUNDS = 600    # at most
 SIGNALS = 4     # rounds from one signal to the next
 START, STOP = 20, 40
+WORKERS = 2     # of prefork
 # What may come and go without being a leak: pages of allocators, by process.
 ALLOWANCES = {"memory": 256 << 10, "descriptors": 0.9, "threads": 0.9,
               "processes": 0.9}
@@ -56,7 +57,7 @@ class Server(threading.Thread):
                 "unixgram": "unixgram:%s/s" % self.directory}[self.transport]
 
     def begin(self):
-        command = [self.soak.program, "-m", self.model, "--workers", "2",
+        command = [self.soak.program, "-m", self.model, "--workers", str(WORKERS),
                    "--idle", "5", "--control", self.tag.decode(),
                    "--log", "warning", "--log-to",
                    "json:%s/log.json" % self.directory, self.address()]
@@ -113,9 +114,11 @@ class Server(threading.Thread):
         if self.rounds % SIGNALS == 3 and "prefork" in self.model:
             workers = watch.processes(self.tag)[1:]
             os.kill(self.dice.choice(workers), signal.SIGKILL)
-            self.wait_for(len(workers) + 1)
+            self.settle()
 
-    def wait_for(self, count):
+    def settle(self):
+        """Workers are all there, and nobody else."""
+        count = 1 + (WORKERS if "prefork" in self.model else 0)
         until = time.monotonic() + START
         while len(watch.processes(self.tag)) != count:
             if time.monotonic() > until:
@@ -125,14 +128,16 @@ class Server(threading.Thread):
 
     def restart(self):
         """Clients go on meanwhile; none may be refused."""
-        old, count = self.main(), len(watch.processes(self.tag))
+        old = self.main()
         os.kill(old, signal.SIGUSR2)
         until = time.monotonic() + START
+        self.clients.restarting = True
         while old in watch.processes(self.tag):
             self.clients.some()
             if time.monotonic() > until:
                 raise load.Lost("the old one is still there")
-        self.wait_for(count)
+        self.clients.restarting = False
+        self.settle()
 
     def end(self):
         os.kill(self.main(), signal.SIGTERM)
