@@ -145,6 +145,7 @@ struct run {
 	int64_t watchdog_at;
 	/* restart.c */
 	pid_t reborn;	  /* the new process that is not ready yet; 0: none */
+	int reborn_fd;	  /* its pidfd; -1: none */
 	int64_t ready_by; /* ms of the system's clock */
 	struct ss_watch ready_watch;
 	bool handed; /* it is ready, and has the listeners */

@@ -11,7 +11,7 @@
 
 #include <stdio.h>
 
-enum { FIRST = 3, ENTRY = 64, READY_MS = 10000, FAILED = 127 };
+enum { FIRST = 3, ENTRY = 64, READY_MS = 10000, END_MS = 1000, FAILED = 127 };
 
 /* ---- what the new one gets ------------------------------------------------*/
 
@@ -204,31 +204,67 @@ static int execute(char *const *argv, const struct legacy *legacy)
 	return errno;
 }
 
-/* Its parent is told of a failure by the byte that else says ready, 0. */
+static void tell(int fd, const void *news, size_t n)
+{
+	ssize_t ignored = sys_write(fd, news, n);
+	(void)ignored;
+}
+
+/* The old one is told which process this is; and of a failure, by the byte
+ * that else says ready, 0. */
 static _Noreturn void be_reborn(char *const *argv, struct legacy *legacy)
 {
-	append_number(legacy->pid, (long)sys_getpid());
+	pid_t pid = sys_getpid();
+	append_number(legacy->pid, (long)pid);
+	tell(legacy->fds[legacy->count], &pid, sizeof(pid));
 	if (place(legacy)) {
 		signals_reset();
 		char error = (char)execute(argv, legacy);
-		ssize_t ignored = sys_write(FIRST + legacy->count, &error, 1);
-		(void)ignored;
+		tell(FIRST + legacy->count, &error, 1);
 	}
 	sys_exit(FAILED);
 }
 
+/*
+ * By a process between, which ends at once: the new one is then the service
+ * manager's child, not this one's.  systemd, when it stops a unit, gives no
+ * time to a main process that was not its child when it heard MAINPID=.
+ */
+static _Noreturn void fork_and_end(char *const *argv, struct legacy *legacy)
+{
+	pid_t pid = sys_fork();
+	if (pid == 0)
+		be_reborn(argv, legacy);
+	sys_exit(pid == -1 ? errno : 0);
+}
+
 /* Signals wait: a handler must not run in the child. */
-static pid_t fork_reborn(char *const *argv, struct legacy *legacy)
+static int fork_reborn(char *const *argv, struct legacy *legacy)
 {
 	sigset_t all, old;
+	int status = 0;
 	sigfillset(&all);
 	sys_pthread_sigmask(SIG_SETMASK, &all, &old);
 	pid_t pid = sys_fork();
 	if (pid == 0)
-		be_reborn(argv, legacy);
-	int error = errno;
+		fork_and_end(argv, legacy);
+	int error = pid == -1 ? errno : 0;
+	while (pid > 0 && sys_waitpid(pid, &status, 0) == -1 && errno == EINTR)
+		;
 	sys_pthread_sigmask(SIG_SETMASK, &old, NULL);
-	return pid == -1 ? -error : pid;
+	return error ? -error : WIFEXITED(status) ? -WEXITSTATUS(status) : 0;
+}
+
+/* It says so at once; ECHILD: it is gone already. */
+static pid_t hear_pid(int fd)
+{
+	struct pollfd said = { .fd = fd, .events = POLLIN };
+	pid_t pid;
+	int n;
+	do
+		n = poller_poll(&said, 1, END_MS);
+	while (n == -EINTR);
+	return sys_read(fd, &pid, sizeof(pid)) == sizeof(pid) ? pid : -ECHILD;
 }
 
 /* ---- the old one ----------------------------------------------------------*/
@@ -237,17 +273,32 @@ static void end_wait(struct run *run)
 {
 	ss_watch_remove(run->servers[0], &run->ready_watch);
 	sys_close(run->ready_watch.fd);
+	if (run->reborn_fd >= 0)
+		sys_close(run->reborn_fd);
 	run->reborn = 0;
+}
+
+/* By the number alone where there are no pidfds.  It is reaped by whose child
+ * it is: this process, where that is a container's first. */
+static void end_reborn(pid_t pid, int pidfd)
+{
+	struct pollfd end = { .fd = pidfd, .events = POLLIN };
+	if (pidfd < 0 || sys_poll(&end, 1, 0) == 0)
+		sys_kill(pid, SIGKILL);
+	if (pidfd < 0)
+		return;
+	sys_poll(&end, 1, END_MS);
+	sys_close(pidfd);
+	sys_waitpid(pid, NULL, WNOHANG);
 }
 
 static void goes_on(struct run *run, const char *reason)
 {
 	pid_t pid = run->reborn;
-	int status = 0;
+	int pidfd = run->reborn_fd;
+	run->reborn_fd = -1;
 	end_wait(run);
-	sys_kill(pid, SIGKILL);
-	while (sys_waitpid(pid, &status, 0) == -1 && errno == EINTR)
-		;
+	end_reborn(pid, pidfd);
 	ss_log(run->servers[0], SS_LOG_ERROR, 0,
 	       "restart: process %ld %s: this one goes on", (long)pid, reason);
 }
@@ -319,15 +370,18 @@ static int start_anew(struct run *run, struct legacy *legacy, int ready[2])
 	int r = ss_watch_add(run->servers[0], &run->ready_watch);
 	if (r < 0)
 		return r;
-	pid_t pid = fork_reborn(o->argv, legacy);
+	r = fork_reborn(o->argv, legacy);
+	sys_close(ready[1]);
+	ready[1] = -1;
+	pid_t pid = r < 0 ? r : hear_pid(ready[0]);
 	if (pid < 0) {
 		ss_watch_remove(run->servers[0], &run->ready_watch);
 		return (int)pid;
 	}
 	run->reborn = pid;
+	run->reborn_fd = sys_pidfd_open(pid);
 	run->ready_by =
 		sys_now_ms() + (o->restart_ms ? o->restart_ms : READY_MS);
-	sys_close(ready[1]);
 	restart_look(run, run->servers[0]);
 	return 0;
 }

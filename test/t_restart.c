@@ -93,6 +93,16 @@ static int manager(char *name, size_t size)
 	return fd;
 }
 
+/* A manager that kills it would not wait for another's child. */
+static pid_t of_ours(pid_t pid)
+{
+	siginfo_t info;
+	ck_assert_msg(waitid(P_PID, (id_t)pid, &info,
+			     WEXITED | WNOHANG | WNOWAIT) == 0,
+		      "%d is not the manager's child", (int)pid);
+	return pid;
+}
+
 static pid_t next_main(int fd)
 {
 	char text[1024];
@@ -103,7 +113,7 @@ static pid_t next_main(int fd)
 		ck_assert_int_gt(n, 0);
 		text[n] = '\0';
 		if (strncmp(text, "MAINPID=", 8) == 0)
-			return (pid_t)strtol(text + 8, NULL, 10);
+			return of_ours((pid_t)strtol(text + 8, NULL, 10));
 		ck_assert_msg(strstr(text, "STOPPING") == NULL, "\"%s\"", text);
 	}
 }
