@@ -10,7 +10,7 @@ demos=$1
 units=$(cd "$(dirname "$0")/../../demos/systemd" && pwd)
 tmp=$(mktemp -d)
 group=libsocketserver-test-$$
-systemd='' groups=''
+systemd=''
 
 # soon TENTHS COMMAND...: until it is so.
 soon() {
@@ -23,32 +23,24 @@ soon() {
 	done
 }
 
+# Of control groups systemd sees version 2 alone, whatever is mounted here: it
+# takes a group of ours for the root.
+mkdir "$tmp/cgroup"
+in_cgroups="mount -t cgroup2 none $tmp/cgroup && cd $tmp/cgroup"
+
+remove_group() {
+	unshare --mount sh -c "$in_cgroups && [ ! -d $group ] ||
+		find $group -depth -type d -exec rmdir {} +"
+}
+
 leave() {
 	[ -z "$systemd" ] || kill -KILL "$systemd" 2>/dev/null || :
 	[ -z "$systemd" ] || wait "$systemd" 2>/dev/null || :
-	for at in $groups; do
-		soon 50 find "$at" -depth -type d -exec rmdir {} + || :
-	done
+	soon 50 remove_group || :
 	rm -rf "$tmp"
 }
 trap leave EXIT
 trap 'exit 1' HUP INT TERM
-
-# A place in the hierarchy, or in each of the old ones, for systemd to take for
-# the root.
-set -- /sys/fs/cgroup
-[ -e "$1/cgroup.procs" ] || set -- /sys/fs/cgroup/*
-for at; do
-	[ ! -L "$at" ] || continue
-	[ -e "$at/cgroup.procs" ] || continue
-	mkdir "$at/$group" 2>/dev/null || continue
-	# Not where it has to be set up before (cpuset).
-	sh -c "echo 0 >$at/$group/cgroup.procs" 2>/dev/null || {
-		rmdir "$at/$group"
-		continue
-	}
-	groups="$groups $at/$group"
-done
 
 # Targets that units need by default; and echo_server where they look for it.
 mkdir "$tmp/units"
@@ -62,16 +54,14 @@ for unit in "$tmp"/units/*.service; do
 	printf '[Service]\nWatchdogSec=5\n' >"$unit.d/soon.conf"
 done
 
-# sh -c BOOT TMP DEMOS GROUPS: becomes systemd.
+# sh -c BOOT TMP DEMOS GROUP: becomes systemd.
 boot='
-for at in $3; do
-	echo 0 >"$at/cgroup.procs"
-done
+mkdir $3
+echo 0 >$3/cgroup.procs
+cd /
 exec unshare --pid --fork --kill-child --mount --mount-proc --cgroup --ipc \
 	--uts --net sh -e -c "
-		for at in $3; do
-			mount --bind \$at \${at%/*}
-		done
+		mount -t cgroup2 none /sys/fs/cgroup
 		mount -t tmpfs -o mode=755 tmpfs /run
 		mkdir -p /run/systemd/system /run/bin
 		cp -r $1/units/. /run/systemd/system
@@ -81,7 +71,8 @@ exec unshare --pid --fork --kill-child --mount --mount-proc --cgroup --ipc \
 		mount -o remount,bind,ro /
 		exec env container=test SYSTEMD_UNIT_PATH=/run/systemd/system \
 			/lib/systemd/systemd --system --unit=basic.target"'
-sh -c "$boot" boot "$tmp" "$demos" "$groups" >"$tmp/log" 2>&1 &
+unshare --mount sh -e -c "$in_cgroups; $boot" boot "$tmp" "$demos" "$group" \
+	>"$tmp/log" 2>&1 &
 systemd=$!
 
 # The first process in there.
@@ -135,8 +126,8 @@ reloads() {
 stops() {
 	inside systemctl stop "$@"
 	for unit; do
-		is "$unit" ActiveState inactive || die "$unit did not end"
 		is "$unit" Result success || die "$unit did not end well"
+		is "$unit" ActiveState inactive || die "$unit did not end"
 	done
 }
 
