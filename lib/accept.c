@@ -196,6 +196,24 @@ static bool may_take(struct ss_server *server)
 	return !stopping && gate_open(server);
 }
 
+static void takes_now(struct ss_server *server)
+{
+	server->taken_at = now(server);
+	server->taken_us = 0;
+}
+
+int64_t ss_taken_at(const struct ss_server *server)
+{
+	return server->taken_at;
+}
+
+int64_t ss_taken_us(struct ss_server *server)
+{
+	if (!server->taken_us)
+		server->taken_us = sys_now_us();
+	return server->taken_us;
+}
+
 /* Up to `budget` requests; *empty: the listener has no more. */
 int accept_from(struct ss_server *server, struct ss_listener *listener,
 		int budget, bool *empty)
@@ -207,7 +225,7 @@ int accept_from(struct ss_server *server, struct ss_listener *listener,
 			return taken;
 		/* Where handlers do not run meanwhile, all at one time. */
 		if (!taken || !(server->flags & SS_LAYER_PARKS))
-			server->taken_at = now(server);
+			takes_now(server);
 		struct ss_request *req = NULL;
 		int r = take_one(server, listener, &req);
 		if (r < 0) {
@@ -276,7 +294,7 @@ int accept_given(struct ss_server *server, int fd,
 	if (given && given->len)
 		peer = *given;
 	struct ss_request *req;
-	server->taken_at = now(server);
+	takes_now(server);
 	r = ss_request_accept(server, NULL, fd, SS_SOURCE_ADOPTED, &peer, &req);
 	if (r < 0)
 		return r;

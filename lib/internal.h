@@ -216,6 +216,8 @@ struct ss_server {
 
 	/* accept.c: the serving thread */
 	int64_t taken_at; /* what is accepted now */
+	int64_t taken_us; /* the same by sys_now_us; 0: nobody has asked */
+	pid_t pid;	  /* of this process; 0: nobody has asked */
 	int in_a_row;	  /* let in since the listeners had no more */
 	bool failing; /* it was said, and has not worked for a while since */
 	int64_t failed_at; /* the last time */

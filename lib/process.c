@@ -171,6 +171,7 @@ static void become_child_of(struct ss_server *server,
 	bool own = keep && keep->server == server;
 	server->child = true;
 	server->run = NULL;
+	server->pid = 0;
 	for (int i = 0; i < server->listener_count; i++) {
 		struct ss_listener *listener = server->listeners[i];
 		if (!own || !keep->dgram || keep->listener != listener)

@@ -40,7 +40,8 @@ void progress_begin(struct ss_request *req)
 void progress_end(struct ss_request *req)
 {
 	struct shown *where = shown(req);
-	if (!where)
+	/* A datagram has no more to do: it ends with its request. */
+	if (!where || req->dgram)
 		return;
 	uint64_t began = atomic_load_explicit(&where->us, memory_order_relaxed);
 	atomic_store_explicit(&where->us,
@@ -124,7 +125,7 @@ void ss_request_show(struct ss_request *req, struct ss_progress *progress)
 		atomic_store_explicit(&where->us, 0, memory_order_release);
 	if (to != progress_of(req))
 		move_to(to, progress_of(req));
-	atomic_store(&req->progress, to);
+	atomic_store_explicit(&req->progress, to, memory_order_release);
 }
 
 const char *ss_waits_name(int waits)

@@ -508,17 +508,27 @@ static int ask_peer(struct ss_request *req, struct ss_address *address)
 	return -errno;
 }
 
+const struct sockaddr *ss_request_peer_sockaddr(const struct ss_request *req,
+						socklen_t *len)
+{
+	*len = 0;
+	if (req->rare)
+		*len = req->rare->peer.len;
+	if (*len)
+		return &req->rare->peer.u.sa;
+	*len = compact_length(family_of(&req->peer));
+	return *len ? (const struct sockaddr *)req->peer.bytes : NULL;
+}
+
 int ss_request_peer(struct ss_request *req, struct ss_address *address)
 {
-	if (req->rare && req->rare->peer.len) {
-		*address = req->rare->peer;
-		return 0;
-	}
+	socklen_t len;
+	const struct sockaddr *peer = ss_request_peer_sockaddr(req, &len);
 	memset(address, 0, sizeof(*address));
-	address->len = compact_length(family_of(&req->peer));
-	if (!address->len)
+	if (!peer)
 		return ask_peer(req, address);
-	copy_compact(&address->u, req->peer.bytes, address->len);
+	address->len = len;
+	copy_compact(&address->u, peer, len);
 	return 0;
 }
 

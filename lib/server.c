@@ -407,6 +407,8 @@ int server_claim(struct ss_server *server)
 	else if (server->owned)
 		r = -EBUSY;
 	if (!r) {
+		if (!server->owned)
+			server->pid = 0;
 		server->owned = true;
 		server->owner = pthread_self();
 		server->owned_depth++;

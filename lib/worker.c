@@ -42,6 +42,13 @@ int ss_worker(const struct ss_server *server)
 	return server->worker;
 }
 
+pid_t ss_server_pid(struct ss_server *server)
+{
+	if (!server->pid)
+		server->pid = sys_getpid();
+	return server->pid;
+}
+
 /* ---- the supervisor's side ------------------------------------------------*/
 
 int ss_set_workers(struct ss_server *server, int n)
@@ -229,6 +236,7 @@ static void begin_anew(struct ss_server *server, int slot)
 	server->owner = pthread_self();
 	server->turning = false;
 	server->run = NULL;
+	server->pid = 0;
 	server->hurried = false;
 	server->drain_at = 0;
 	server->hurry_above = 0;

@@ -474,6 +474,12 @@ SS_API void ss_request_refuse(struct ss_request *req, int status);
 /* Another handler for this request; from finish_request, before super. */
 SS_API int ss_request_set_handler(struct ss_request *req,
 				  const struct ss_handler *handler);
+/*
+ * ss_request_peer without a copy: the request's until it ends or another is
+ * set.  NULL: it has none.  On the thread that has the request.
+ */
+SS_API const struct sockaddr *
+ss_request_peer_sockaddr(const struct ss_request *req, socklen_t *len);
 /* The process that serves it, for ss_each. */
 SS_API void ss_request_set_pid(struct ss_request *req, pid_t pid);
 
@@ -491,6 +497,13 @@ struct ss_progress {
  */
 SS_API void ss_request_show(struct ss_request *req,
 			    struct ss_progress *progress);
+/*
+ * When what is accepted now was taken, the same for all that were taken
+ * together: ms of ss_now, and us of the monotonic clock.  Serving thread, from
+ * get_request to process_request.
+ */
+SS_API int64_t ss_taken_at(const struct ss_server *server);
+SS_API int64_t ss_taken_us(struct ss_server *server);
 /*
  * Any process.  Fills in bytes_in, bytes_out, running, idle and waits, and pid
  * where a child serves it.  began: when the handler did, in us of the monotonic
@@ -611,6 +624,8 @@ SS_API int ss_set_workers(struct ss_server *server, int n);
 SS_API int ss_workers(const struct ss_server *server);
 /* The slot of the process: 0 in the supervisor. */
 SS_API int ss_worker(const struct ss_server *server);
+/* getpid(2) of the process, asked once.  Serving thread, while it serves. */
+SS_API pid_t ss_server_pid(struct ss_server *server);
 
 /*
  * Forks the worker of a free slot, from serve_forever: returns as fork, or

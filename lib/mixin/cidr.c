@@ -12,12 +12,11 @@ int cidr_width(enum cidr_kind kind)
 	return kind == CIDR_IPV6 ? 128 : 32;
 }
 
-static uint64_t load(const unsigned char *bytes, int n)
+static uint64_t load64(const unsigned char *bytes)
 {
-	uint64_t value = 0;
-	for (int i = 0; i < n; i++)
-		value = value << 8 | bytes[i];
-	return value;
+	uint32_t halves[2];
+	memcpy(halves, bytes, sizeof(halves));
+	return (uint64_t)ntohl(halves[0]) << 32 | ntohl(halves[1]);
 }
 
 /* ---- addresses ------------------------------------------------------------*/
@@ -29,14 +28,14 @@ static struct cidr short_one(enum cidr_kind kind, uint64_t value)
 
 static struct cidr of_ipv4(const struct in_addr *in)
 {
-	return short_one(CIDR_IPV4, load((const unsigned char *)in, 4));
+	return short_one(CIDR_IPV4, ntohl(in->s_addr));
 }
 
 static struct cidr of_ipv6(const struct in6_addr *in6)
 {
 	return (struct cidr){ .kind = CIDR_IPV6,
-			      .hi = load(in6->s6_addr, 8),
-			      .lo = load(in6->s6_addr + 8, 8),
+			      .hi = load64(in6->s6_addr),
+			      .lo = load64(in6->s6_addr + 8),
 			      .bits = 128 };
 }
 
@@ -55,14 +54,15 @@ static struct cidr unmapped(struct cidr cidr)
 	return plain;
 }
 
-bool cidr_of_address(const struct ss_address *address, struct cidr *cidr)
+bool cidr_of_sockaddr(const struct sockaddr *sa, socklen_t len,
+		      struct cidr *cidr)
 {
-	if (address->len >= sizeof(address->u.in) &&
-	    address->u.sa.sa_family == AF_INET)
-		*cidr = of_ipv4(&address->u.in.sin_addr);
-	else if (address->len >= sizeof(address->u.in6) &&
-		 address->u.sa.sa_family == AF_INET6)
-		*cidr = unmapped(of_ipv6(&address->u.in6.sin6_addr));
+	const struct sockaddr_in *in = (const void *)sa;
+	const struct sockaddr_in6 *in6 = (const void *)sa;
+	if (len >= sizeof(*in) && sa->sa_family == AF_INET)
+		*cidr = of_ipv4(&in->sin_addr);
+	else if (len >= sizeof(*in6) && sa->sa_family == AF_INET6)
+		*cidr = unmapped(of_ipv6(&in6->sin6_addr));
 	else
 		return false;
 	return true;
@@ -94,13 +94,13 @@ static int of_credentials(struct ss_request *req,
 
 int cidr_of_peer(struct ss_request *req, struct cidr peer[CIDR_PEER_MAX])
 {
-	struct ss_address address;
-	if (ss_request_peer(req, &address) < 0)
+	socklen_t len;
+	const struct sockaddr *sa = ss_request_peer_sockaddr(req, &len);
+	if (!sa)
 		return 0;
-	if (cidr_of_address(&address, peer))
+	if (cidr_of_sockaddr(sa, len, peer))
 		return 1;
-	return address.u.sa.sa_family == AF_UNIX ? of_credentials(req, peer)
-						 : 0;
+	return sa->sa_family == AF_UNIX ? of_credentials(req, peer) : 0;
 }
 
 /* ---- sets -----------------------------------------------------------------*/

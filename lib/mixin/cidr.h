@@ -33,7 +33,8 @@ int cidr_width(enum cidr_kind kind);
 int cidr_parse(const char *text, size_t n, struct cidr *cidr, const char **why);
 
 /* The address alone; false: it is none of the internet. */
-bool cidr_of_address(const struct ss_address *address, struct cidr *cidr);
+bool cidr_of_sockaddr(const struct sockaddr *sa, socklen_t len,
+		      struct cidr *cidr);
 
 enum { CIDR_PEER_MAX = 2 };
 /*

@@ -307,17 +307,25 @@ static void refuse(struct ss_server *server, struct ss_request *req,
 		ss_try_write(req, text, strlen(text));
 }
 
+/* A stream may have had to say first who it is. */
+static int64_t came_ns(struct ss_server *server, const struct ss_request *req)
+{
+	int64_t at =
+		ss_request_dgram(req) ? ss_taken_at(server) : ss_now(server);
+	return at * NS_PER_MS;
+}
+
 static int lim_verify_request(struct ss_server *server, struct ss_request *req)
 {
 	struct limits *limits = limits_of(server);
 	struct counted *mine = ss_request_layer_state(req, &ss_limits_mixin);
 	const struct ss_ops *super = ss_super(server, &ss_limits_mixin);
-	int64_t now_ns = ss_now(server) * NS_PER_MS;
-	struct cidr key;
-	bool known = key_of(limits, req, &key);
 	if (mine->judged)
 		return super->verify_request(server, req);
 	mine->judged = true;
+	int64_t now_ns = came_ns(server, req);
+	struct cidr key;
+	bool known = key_of(limits, req, &key);
 	sources_lock(limits->sources);
 	enum outcome outcome = admit(server, req, known ? &key : NULL, now_ns);
 	sources_unlock(limits->sources);

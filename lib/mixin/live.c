@@ -68,12 +68,16 @@ static void end_writing(struct place *place)
 
 static void write_peer(struct place *place, struct ss_request *req)
 {
-	struct ss_address peer;
-	uint64_t words[LIVE_PEER_WORDS] = { 0 };
-	ss_request_peer(req, &peer);
-	size_t used = offsetof(struct ss_address, u) + peer.len;
-	memcpy(words, &peer, used);
-	for (size_t i = 0; i < (used + 7) / 8; i++)
+	socklen_t len;
+	const struct sockaddr *peer = ss_request_peer_sockaddr(req, &len);
+	size_t count = (offsetof(struct ss_address, u) + len + 7) / 8;
+	uint64_t words[LIVE_PEER_WORDS];
+	memset(words, 0, count * sizeof(*words));
+	unsigned char *bytes = (unsigned char *)words;
+	memcpy(bytes + offsetof(struct ss_address, len), &len, sizeof(len));
+	if (peer)
+		memcpy(bytes + offsetof(struct ss_address, u), peer, len);
+	for (size_t i = 0; i < count; i++)
 		atomic_store_explicit(&place->peer[i], words[i],
 				      memory_order_release);
 }

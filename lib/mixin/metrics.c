@@ -153,10 +153,10 @@ static void enter(struct ss_server *server, struct ss_request *req)
 	if (mine->entered || metrics->child)
 		return;
 	mine->entered = true;
-	mine->since = sys_now_us();
+	mine->since = ss_taken_us(server);
 	mine->place =
 		live_enter(metrics->live, ss_worker(server), &metrics->cursor,
-			   req, mine->since, sys_getpid());
+			   req, mine->since, ss_server_pid(server));
 	if (!mine->place && !served_in_children(server))
 		ss_request_show(req, &mine->own);
 }

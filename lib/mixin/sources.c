@@ -67,7 +67,9 @@ int sources_new(struct sources **sources, uint32_t places, int processes,
 	s->seed = (uint64_t)(uintptr_t)s ^ (uint64_t)sys_now_ms() << 32 ^
 		  (uint64_t)sys_getpid();
 	lay_out(s);
-	int r = thread_shared_lock_init(&s->lock);
+	bool shared = processes > 1 || borrowed;
+	int r = shared ? thread_shared_lock_init(&s->lock)
+		       : -pthread_mutex_init(&s->lock, NULL);
 	if (r < 0) {
 		ss_shared_free(s, size);
 		*sources = NULL;
@@ -133,7 +135,7 @@ static struct source *set_of(struct sources *s, const struct cidr *key)
 	uint64_t hash = mixed(s->seed + (uint64_t)key->kind);
 	hash = mixed(hash ^ key->hi);
 	hash = mixed(hash ^ key->lo);
-	return &s->source[hash % (s->places / WAYS) * WAYS];
+	return &s->source[((hash >> 32) * (s->places / WAYS) >> 32) * WAYS];
 }
 
 /* Whether a is the better one to make way; that of nobody first. */

@@ -24,7 +24,8 @@ struct source {
 /*
  * `places` in the table; for processes 0..`processes` - 1; room to remember
  * `borrowed` requests that are counted by one process and given back by
- * another.  -ENOMEM.  NULL is ignored by free.
+ * another.  With one process, and nothing borrowed, it is that process's alone.
+ * -ENOMEM.  NULL is ignored by free.
  */
 int sources_new(struct sources **sources, uint32_t places, int processes,
 		uint32_t borrowed);

@@ -171,7 +171,7 @@ static void must_agree(struct ss_server *server, const struct lists *lists,
 {
 	char text[SS_ADDRESS_TEXT];
 	struct cidr cidr;
-	if (!cidr_of_address(who, &cidr))
+	if (!cidr_of_sockaddr(&who->u.sa, who->len, &cidr))
 		return;
 	struct member m = member_of(&cidr);
 	bool yes = allowed(server, who);
