@@ -12,6 +12,7 @@
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/time.h>
+#include <sys/utsname.h>
 
 enum { TEXT = 256, LINGER_MS = 1000, LATE_MS = 2000 };
 
@@ -1772,7 +1773,8 @@ END_TEST
 
 enum { PASSED = 10 };
 
-static void send_with_descriptors(int fd, const char *text, int passed, int n)
+static ssize_t try_send_with_descriptors(int fd, const char *text, int passed,
+					 int n)
 {
 	union {
 		struct cmsghdr align;
@@ -1793,8 +1795,27 @@ static void send_with_descriptors(int fd, const char *text, int passed, int n)
 	for (int i = 0; i < n; i++)
 		memcpy(CMSG_DATA(header) + (size_t)i * sizeof(int), &passed,
 		       sizeof(int));
-	ck_assert_int_eq(sendmsg(fd, &msg, MSG_NOSIGNAL),
+	return sendmsg(fd, &msg, MSG_NOSIGNAL);
+}
+
+static void send_with_descriptors(int fd, const char *text, int passed, int n)
+{
+	ck_assert_int_eq(try_send_with_descriptors(fd, text, passed, n),
 			 (ssize_t)strlen(text));
+}
+
+/* Since Linux 6.16; not where the library goes without what Linux alone has. */
+static bool kernel_refuses_descriptors(void)
+{
+#if defined(__linux__) && !defined(SS_PORTABLE)
+	struct utsname name;
+	int major, minor;
+	return uname(&name) == 0 &&
+	       sscanf(name.release, "%d.%d", &major, &minor) == 2 &&
+	       (major > 6 || (major == 6 && minor >= 16));
+#else
+	return false;
+#endif
 }
 
 static const struct transport *unix_transport(bool stream)
@@ -1837,6 +1858,34 @@ START_TEST(stream_passed_descriptors_hang_nothing)
 	send_text(fd, "rest\n");
 	expect_text(fd, "rest\n");
 	close(ends[0]);
+	close(fd);
+	ck_assert_int_eq(node_stop(&node), 0);
+}
+END_TEST
+
+/* The kernel keeps them away, where it can; and the rest comes through. */
+START_TEST(stream_passed_descriptors_are_refused)
+{
+	static const struct ss_socket_options options = { .no_descriptors =
+								  true };
+	struct ss_config config =
+		config_of(&models[_i], unix_transport(true), &line_handler);
+	struct node node;
+	config.transport_options = &options;
+	node_start(&node, &config);
+	int fd = dial(node.url);
+	send_text(fd, "ab");
+	if (kernel_refuses_descriptors()) {
+		ck_assert_int_eq(try_send_with_descriptors(fd, "no", fd, 1),
+				 -1);
+		ck_assert_int_eq(errno, EPERM);
+	} else {
+		printf("skipped: the kernel does not refuse descriptors\n");
+	}
+	for (int i = 0; i < 3; i++) {
+		send_text(fd, "cd\nef");
+		expect_text(fd, i ? "efcd\n" : "abcd\n");
+	}
 	close(fd);
 	ck_assert_int_eq(node_stop(&node), 0);
 }
@@ -3056,6 +3105,8 @@ static void add_hostility(TCase *tcase, int n)
 	tcase_add_loop_test(tcase, stream_urgent_data_can_be_sent_and_received,
 			    0, model_count);
 	tcase_add_test(tcase, stream_passed_descriptors_leave_more_to_read);
+	tcase_add_loop_test(tcase, stream_passed_descriptors_are_refused, 0,
+			    model_count);
 	tcase_add_loop_test(tcase, stream_passed_descriptors_hang_nothing, 0,
 			    model_count);
 	tcase_add_loop_test(tcase,

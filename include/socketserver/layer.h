@@ -368,6 +368,7 @@ enum ss_listener_flags {
 	SS_LISTENER_ADOPTED = 1 << 1,  /* others may share it */
 	SS_LISTENER_REMOVES = 1 << 2,  /* its file goes when it is closed */
 	SS_LISTENER_ANY_PORT = 1 << 3, /* the kernel chose its port */
+	SS_LISTENER_WHOLE = 1 << 4,    /* its streams are SS_SOURCE_WHOLE */
 };
 
 /*

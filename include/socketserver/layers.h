@@ -23,6 +23,9 @@ struct ss_socket_options {
 	bool no_reuse_address;	/* TCP sets SO_REUSEADDR unless told not to */
 	bool reuse_port;	/* SO_REUSEPORT; -EINVAL on Unix sockets */
 	bool ipv6_only;		/* "[::]:80" and ":80" take no IPv4 */
+	bool no_descriptors;	/* Unix sockets: clients can pass none (Linux
+				   6.16, SO_PASSRIGHTS; else they are dropped),
+				   which makes reads of streams cheaper */
 	bool set_mode, set_uid, set_gid; /* Unix paths: use the next three */
 	mode_t mode;
 	uid_t uid;

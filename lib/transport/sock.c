@@ -153,6 +153,48 @@ static void set_read_timeout(struct ss_server *server,
 #endif
 }
 
+/* ---- descriptors that clients pass ----------------------------------------*/
+
+/* What the kernel's headers have since Linux 6.16, and asks others for in
+ * vain. */
+#if defined(SS_LINUX) && !defined(SO_PASSRIGHTS) && !defined(__sparc__) &&     \
+	!defined(__hppa__)
+#define SO_PASSRIGHTS 83
+#endif
+
+static int get_int(int fd, int name, int *value)
+{
+	socklen_t len = sizeof(*value);
+	return sys_getsockopt(fd, SOL_SOCKET, name, value, &len) == -1 ? -errno
+								       : 0;
+}
+
+#ifdef SO_PASSRIGHTS
+/* Before it listens: what it accepts inherits that from it as it connects. */
+static void take_no_descriptors(int fd)
+{
+	const int no = 0;
+	sys_setsockopt(fd, SOL_SOCKET, SO_PASSRIGHTS, &no, sizeof(no));
+}
+
+static bool takes_no_descriptors(int fd)
+{
+	int value;
+	return get_int(fd, SO_PASSRIGHTS, &value) == 0 && !value;
+}
+#else
+static void take_no_descriptors(int fd)
+{
+	(void)fd;
+}
+
+static bool takes_no_descriptors(int fd)
+{
+	(void)fd;
+	return false;
+}
+#endif
+
 /* ---- opening --------------------------------------------------------------*/
 
 /* "tcp://127.0.0.1:80: STEP: REASON" */
@@ -184,6 +226,8 @@ static int open_bound(struct ss_server *server,
 	int r = 0;
 	if (!is_unix(server))
 		r = set_internet_options(server, fd, endpoint);
+	else if (o->no_descriptors)
+		take_no_descriptors(fd);
 	if (!r && o->prepare)
 		r = o->prepare(o->prepare_arg, fd, address);
 	if (r >= 0) {
@@ -211,6 +255,8 @@ static int add_listener(struct ss_server *server,
 	}
 	if (!is_stream(server))
 		flags |= SS_LISTENER_DGRAM;
+	if (!is_unix(server) || takes_no_descriptors(fd))
+		flags |= SS_LISTENER_WHOLE;
 	int r = ss_listener_add(server, fd, scheme_of(server), &real, flags,
 				data_size, result);
 	if (r < 0)
@@ -249,13 +295,6 @@ static int open_plain(struct ss_server *server,
 }
 
 /* ---- adopting -------------------------------------------------------------*/
-
-static int get_int(int fd, int name, int *value)
-{
-	socklen_t len = sizeof(*value);
-	return sys_getsockopt(fd, SOL_SOCKET, name, value, &len) == -1 ? -errno
-								       : 0;
-}
 
 static const char *mismatch(const struct ss_server *server, int fd)
 {
@@ -421,7 +460,7 @@ int sock_get_request(struct ss_server *server, struct ss_listener *listener,
 	if (fd == -1)
 		return -errno;
 	unsigned flags = parks ? SS_SOURCE_NONBLOCK : 0;
-	if (!is_unix(server))
+	if (ss_listener_flags(listener) & SS_LISTENER_WHOLE)
 		flags |= SS_SOURCE_WHOLE;
 	return ss_request_accept(server, listener, fd, flags, &peer, req);
 }

@@ -118,6 +118,11 @@ static const struct ss_use guards[GUARDS] = {
 	{ &ss_limits_mixin, &limits },
 };
 
+/* Its handlers take none. */
+static const struct ss_socket_options socket_options = {
+	.no_descriptors = true,
+};
+
 /* They stand leftmost.  How many there are. */
 static int use_guards(struct ss_config *config)
 {
@@ -196,6 +201,7 @@ int main(int argc, char *argv[])
 
 	parse(&settings, argc, argv);
 	config->handler = find_handler(settings.handler);
+	config->transport_options = &socket_options;
 	int first = settings.guarded ? use_guards(config) : 0;
 	use_models(config->mixins + first, SS_MIXINS_MAX - first,
 		   settings.model, &settings.sizes);
