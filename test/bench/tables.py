@@ -209,11 +209,11 @@ ROWS = [
 
     Ratio("guarded-fiber-64", "fiber-guarded", "fiber", "64", 1.05),
     Ratio("guarded-fiber-1000", "fiber-guarded", "fiber", "1000", 1.05),
-    Ratio("guarded-fiber-udp", "fiber-guarded", "fiber", "udp"),
-    Ratio("guarded-fiber-connect", "fiber-guarded", "fiber", "connect"),
+    Ratio("guarded-fiber-udp", "fiber-guarded", "fiber", "udp", 1.05),
+    Ratio("guarded-fiber-connect", "fiber-guarded", "fiber", "connect", 1.05),
     Ratio("guarded-threading-64", "threading-guarded", "threading", "64", 1.05),
     Ratio("guarded-threading-connect", "threading-guarded", "threading",
-          "connect"),
+          "connect", 1.05),
 
     Ratio("fiber-64-loop", "fiber-loop", "epoll", "64"),
     Ratio("fiber-64-lend", "fiber-lend", "epoll", "64"),
