@@ -232,15 +232,13 @@ static bool key_of(const struct limits *limits, struct ss_request *req,
 	return true;
 }
 
-static bool hold(struct ss_server *server, struct ss_request *req,
-		 struct source *source)
+static bool hold(struct sources *sources, struct ss_request *req,
+		 struct counted *mine, struct source *source)
 {
-	struct limits *limits = limits_of(server);
-	struct counted *mine = ss_request_layer_state(req, &ss_limits_mixin);
+	struct ss_server *server = ss_request_server(req);
 	if (counted_in_children(server))
-		return sources_borrow(limits->sources, source,
-				      ss_request_id(req));
-	mine->name = sources_hold(limits->sources, source, ss_worker(server));
+		return sources_borrow(sources, source, ss_request_id(req));
+	mine->name = sources_hold(sources, source, ss_worker(server));
 	return true;
 }
 
@@ -265,16 +263,16 @@ static void note(struct limits *limits, enum outcome outcome)
 }
 
 /* With the lock held. */
-static enum outcome admit(struct ss_server *server, struct ss_request *req,
-			  const struct cidr *key, int64_t now_ns)
+static enum outcome admit(struct limits *limits, struct ss_request *req,
+			  struct counted *mine, const struct cidr *key,
+			  int64_t now_ns)
 {
-	struct limits *limits = limits_of(server);
 	const struct current *c = &limits->shared->current;
 	struct source *source = key ? sources_find(limits->sources, key) : NULL;
 	enum outcome outcome = judge(limits, source, now_ns);
 	bool tracked = !key || source;
 	if (outcome == ADMITTED && source)
-		tracked = hold(server, req, source);
+		tracked = hold(limits->sources, req, mine, source);
 	if (!tracked) {
 		note(limits, UNTRACKED);
 		if (limits->options.refuse_untracked)
@@ -327,7 +325,8 @@ static int lim_verify_request(struct ss_server *server, struct ss_request *req)
 	struct cidr key;
 	bool known = key_of(limits, req, &key);
 	sources_lock(limits->sources);
-	enum outcome outcome = admit(server, req, known ? &key : NULL, now_ns);
+	enum outcome outcome =
+		admit(limits, req, mine, known ? &key : NULL, now_ns);
 	sources_unlock(limits->sources);
 	if (outcome != UNTRACKED)
 		note(limits, outcome);

@@ -146,11 +146,11 @@ static int met_server_activate(struct ss_server *server)
 /* ---- a request ------------------------------------------------------------*/
 
 /* Where end_request will be called. */
-static void enter(struct ss_server *server, struct ss_request *req)
+static void enter(struct ss_server *server, struct ss_request *req,
+		  struct mine *mine)
 {
 	struct metrics *metrics = metrics_of(server);
-	struct mine *mine = mine_of(req);
-	if (mine->entered || metrics->child)
+	if (metrics->child)
 		return;
 	mine->entered = true;
 	mine->since = ss_taken_us(server);
@@ -164,9 +164,9 @@ static void enter(struct ss_server *server, struct ss_request *req)
 /* A second time a layer to the left has learned who the client is. */
 static int met_verify_request(struct ss_server *server, struct ss_request *req)
 {
-	const struct mine *mine = mine_of(req);
+	struct mine *mine = mine_of(req);
 	if (!mine->entered)
-		enter(server, req);
+		enter(server, req, mine);
 	else if (mine->place)
 		live_set_peer(mine->place, req);
 	return super_of(server)->verify_request(server, req);
@@ -175,7 +175,9 @@ static int met_verify_request(struct ss_server *server, struct ss_request *req)
 /* Whom verify_request has not seen: a layer to the left asks it later. */
 static int met_process_request(struct ss_server *server, struct ss_request *req)
 {
-	enter(server, req);
+	struct mine *mine = mine_of(req);
+	if (!mine->entered)
+		enter(server, req, mine);
 	return super_of(server)->process_request(server, req);
 }
 
@@ -193,9 +195,9 @@ static int64_t handler_took(const struct ss_server *server,
 	return took < 0 && began >= 0 ? now - began : took;
 }
 
-static void note(struct ss_server *server, const struct mine *mine, int status)
+static void note(struct ss_server *server, const struct metrics *metrics,
+		 const struct mine *mine, int status)
 {
-	const struct metrics *metrics = metrics_of(server);
 	struct row *row =
 		&metrics->rows[ss_worker(server) % metrics->row_count];
 	int64_t now = sys_now_us();
@@ -211,10 +213,10 @@ static void met_end_request(struct ss_server *server, struct ss_request *req,
 {
 	struct mine *mine = mine_of(req);
 	if (mine->entered) {
-		note(server, mine, status);
+		const struct metrics *metrics = metrics_of(server);
+		note(server, metrics, mine, status);
 		ss_request_show(req, NULL);
-		live_leave(metrics_of(server)->live, ss_worker(server),
-			   mine->place);
+		live_leave(metrics->live, ss_worker(server), mine->place);
 	}
 	super_of(server)->end_request(server, req, status);
 }

@@ -132,9 +132,8 @@ static uint64_t mixed(uint64_t x)
 
 static struct source *set_of(struct sources *s, const struct cidr *key)
 {
-	uint64_t hash = mixed(s->seed + (uint64_t)key->kind);
-	hash = mixed(hash ^ key->hi);
-	hash = mixed(hash ^ key->lo);
+	uint64_t hash = mixed(s->seed ^ key->hi);
+	hash = mixed((hash + (uint64_t)key->kind) ^ key->lo);
 	return &s->source[((hash >> 32) * (s->places / WAYS) >> 32) * WAYS];
 }
 
