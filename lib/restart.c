@@ -204,20 +204,19 @@ static int execute(char *const *argv, const struct legacy *legacy)
 	return errno;
 }
 
-static void tell(int fd, const void *news, size_t n)
+static bool tell(int fd, const void *news, size_t n)
 {
-	ssize_t ignored = sys_write(fd, news, n);
-	(void)ignored;
+	return sys_write(fd, news, n) == (ssize_t)n;
 }
 
-/* The old one is told which process this is; and of a failure, by the byte
- * that else says ready, 0. */
+/* The old one is told which process this is, without which it cannot be; and of
+ * a failure, by the byte that else says ready, 0. */
 static _Noreturn void be_reborn(char *const *argv, struct legacy *legacy)
 {
 	pid_t pid = sys_getpid();
 	append_number(legacy->pid, (long)pid);
-	tell(legacy->fds[legacy->count], &pid, sizeof(pid));
-	if (place(legacy)) {
+	bool told = tell(legacy->fds[legacy->count], &pid, sizeof(pid));
+	if (told && place(legacy)) {
 		signals_reset();
 		char error = (char)execute(argv, legacy);
 		tell(FIRST + legacy->count, &error, 1);
@@ -255,16 +254,17 @@ static int fork_reborn(char *const *argv, struct legacy *legacy)
 	return error ? -error : WIFEXITED(status) ? -WEXITSTATUS(status) : 0;
 }
 
-/* It says so at once; ECHILD: it is gone already. */
+/* Said at once, and before all else; ECHILD: it is gone already. */
 static pid_t hear_pid(int fd)
 {
 	struct pollfd said = { .fd = fd, .events = POLLIN };
 	pid_t pid;
-	int n;
-	do
-		n = poller_poll(&said, 1, END_MS);
-	while (n == -EINTR);
-	return sys_read(fd, &pid, sizeof(pid)) == sizeof(pid) ? pid : -ECHILD;
+	ssize_t n;
+	do {
+		poller_poll(&said, 1, -1);
+		n = sys_read(fd, &pid, sizeof(pid));
+	} while (n == -1 && (errno == EINTR || errno == EAGAIN));
+	return n == sizeof(pid) ? pid : -ECHILD;
 }
 
 /* ---- the old one ----------------------------------------------------------*/
