@@ -171,10 +171,11 @@ static int get_int(int fd, int name, int *value)
 
 #ifdef SO_PASSRIGHTS
 /* Before it listens: what it accepts inherits that from it as it connects. */
-static void take_no_descriptors(int fd)
+static bool take_no_descriptors(int fd)
 {
 	const int no = 0;
-	sys_setsockopt(fd, SOL_SOCKET, SO_PASSRIGHTS, &no, sizeof(no));
+	return sys_setsockopt(fd, SOL_SOCKET, SO_PASSRIGHTS, &no, sizeof(no)) ==
+	       0;
 }
 
 static bool takes_no_descriptors(int fd)
@@ -183,9 +184,10 @@ static bool takes_no_descriptors(int fd)
 	return get_int(fd, SO_PASSRIGHTS, &value) == 0 && !value;
 }
 #else
-static void take_no_descriptors(int fd)
+static bool take_no_descriptors(int fd)
 {
 	(void)fd;
+	return false;
 }
 
 static bool takes_no_descriptors(int fd)
@@ -226,8 +228,6 @@ static int open_bound(struct ss_server *server,
 	int r = 0;
 	if (!is_unix(server))
 		r = set_internet_options(server, fd, endpoint);
-	else if (o->no_descriptors)
-		take_no_descriptors(fd);
 	if (!r && o->prepare)
 		r = o->prepare(o->prepare_arg, fd, address);
 	if (r >= 0) {
@@ -255,7 +255,7 @@ static int add_listener(struct ss_server *server,
 	}
 	if (!is_stream(server))
 		flags |= SS_LISTENER_DGRAM;
-	if (!is_unix(server) || takes_no_descriptors(fd))
+	if (!is_unix(server))
 		flags |= SS_LISTENER_WHOLE;
 	int r = ss_listener_add(server, fd, scheme_of(server), &real, flags,
 				data_size, result);
@@ -282,9 +282,11 @@ int sock_open(struct ss_server *server, const struct ss_endpoint *endpoint,
 	int fd = open_bound(server, endpoint, &step);
 	if (fd < 0)
 		return refuse(server, endpoint, fd, step);
-	return add_listener(server, endpoint, fd,
-			    flags_of(server, endpoint, data_size), data_size,
-			    listener);
+	unsigned flags = flags_of(server, endpoint, data_size);
+	if (is_unix(server) && sock_state(server)->options.no_descriptors &&
+	    take_no_descriptors(fd))
+		flags |= SS_LISTENER_WHOLE;
+	return add_listener(server, endpoint, fd, flags, data_size, listener);
 }
 
 static int open_plain(struct ss_server *server,
@@ -331,9 +333,11 @@ static int adopt(struct ss_server *server, const struct ss_endpoint *endpoint,
 	} else if (sys_cloexec(fd) == -1) {
 		return refuse(server, endpoint, -errno, "close-on-exec");
 	}
+	unsigned flags = SS_LISTENER_ADOPTED;
+	if (is_unix(server) && takes_no_descriptors(fd))
+		flags |= SS_LISTENER_WHOLE;
 	struct ss_listener *listener;
-	return add_listener(server, endpoint, fd, SS_LISTENER_ADOPTED,
-			    data_size, &listener);
+	return add_listener(server, endpoint, fd, flags, data_size, &listener);
 }
 
 /* ---- server_bind, server_activate -----------------------------------------*/
