@@ -244,6 +244,26 @@ static int reap(struct program *program)
 				   : WEXITSTATUS(status);
 }
 
+static void leave_out_the_machine(struct ended *ended)
+{
+	char *line = ended->err, *to = ended->err;
+	while (*line) {
+		size_t n = strcspn(line, "\n");
+		n += line[n] == '\n';
+		char after = line[n];
+		line[n] = '\0';
+		bool machine = log_of_a_busy_machine(line);
+		line[n] = after;
+		if (!machine) {
+			memmove(to, line, n);
+			to += n;
+		}
+		line += n;
+	}
+	*to = '\0';
+	ended->err_size = (size_t)(to - ended->err);
+}
+
 void program_feed(struct program *program, const void *input, size_t n,
 		  struct ended *ended)
 {
@@ -255,6 +275,8 @@ void program_feed(struct program *program, const void *input, size_t n,
 	sigaction(SIGPIPE, &old, NULL);
 	ended->out[ended->out_size] = '\0';
 	ended->err[ended->err_size] = '\0';
+	if (!memchr(ended->err, '\0', ended->err_size))
+		leave_out_the_machine(ended);
 	ended->status = reap(program);
 	shut(&program->kept);
 }

@@ -28,7 +28,8 @@ struct program {
 enum { PROGRAM_OUT = 2 << 20, PROGRAM_ERR = 1 << 16, PROGRAM_LINE = 1024 };
 
 /* What became of a program: how it ended (128 + signal if killed), and what
- * it printed that was not read before; both texts end in NUL. */
+ * it printed that was not read before, without what its log tells of the
+ * machine (log_of_a_busy_machine); both texts end in NUL. */
 struct ended {
 	int status;
 	size_t out_size, err_size;
