@@ -133,9 +133,27 @@ int base_resume(struct ss_server *server, struct ss_request *req)
 	return r < 0 ? r : finished;
 }
 
+/* What layers have read up to here was none of the client's messages, nor its
+ * first byte. */
+static int end_handshake(struct ss_request *req)
+{
+	size_t ahead = stream_buffered(req);
+	uint64_t in = bytes_in(req) - ahead;
+	struct rare *rare = in ? request_rare(req) : NULL;
+	if (!in)
+		return 0;
+	if (!rare)
+		return -ENOMEM;
+	rare->handshake_in = in;
+	req->midway = ahead > 0;
+	return 0;
+}
+
 static int base_finish_request(struct ss_server *server, struct ss_request *req)
 {
 	const struct ss_handler *handler = req->handler;
+	if (!req->dgram && bytes_in(req) && end_handshake(req) < 0)
+		return -ENOMEM;
 	req->phase = SS_PHASE_SETUP;
 	if (handler->size && !(req->state = sys_calloc(1, handler->size)))
 		return -ENOMEM;

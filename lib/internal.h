@@ -499,6 +499,7 @@ struct rare {
 	struct ss_timeouts own_timeouts; /* ss_request_set_timeouts */
 	struct ss_timeouts timeouts;	 /* in force, if not the server's */
 	int wake_pipe[2];		 /* lock; -1: none */
+	uint64_t handshake_in;	    /* bytes that layers read, before setup */
 	struct ss_request *owner;   /* of a further stream; NULL: a request */
 	struct ss_request *streams; /* a request's further ones; lock */
 };
@@ -710,6 +711,13 @@ static inline uint64_t bytes_in(const struct ss_request *req)
 {
 	return atomic_load_explicit(&progress_of(req)->bytes_in,
 				    memory_order_relaxed);
+}
+
+/* Its client has said something, who is not the balancer before it. */
+static inline bool heard(const struct ss_request *req)
+{
+	uint64_t in = bytes_in(req);
+	return in && (!req->rare || in > req->rare->handshake_in);
 }
 
 static inline void count(atomic_ullong *counter)

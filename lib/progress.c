@@ -58,9 +58,8 @@ void progress_blocks(struct ss_request *req, short events)
 	else if (events & POLLOUT)
 		waits = SS_WAITS_OUTPUT;
 	else if (events & POLLIN)
-		waits = bytes_in(req) && between_messages(req)
-				? SS_WAITS_MESSAGE
-				: SS_WAITS_INPUT;
+		waits = heard(req) && between_messages(req) ? SS_WAITS_MESSAGE
+							    : SS_WAITS_INPUT;
 	progress_waits(owner, waits);
 }
 

@@ -111,7 +111,7 @@ int64_t timeout_compute(struct ss_request *req, short events)
 	if (owner->phase < SS_PHASE_SETUP)
 		offer(req, owner->accepted_at, t->handshake_ms,
 		      SS_TIMEOUT_HANDSHAKE);
-	if ((events & POLLIN) && !bytes_in(req) && t->first_byte_ms > 0)
+	if ((events & POLLIN) && !heard(req) && t->first_byte_ms > 0)
 		offer(req, req->accepted_at, t->first_byte_ms,
 		      SS_TIMEOUT_FIRST_BYTE);
 	else if ((events & POLLIN) && between_messages(req) && t->idle_ms > 0)

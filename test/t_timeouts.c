@@ -219,17 +219,35 @@ static void serve_silent(const struct ss_config *config, const char *sent)
 	ck_assert_int_eq(ss_server_free(server), 0);
 }
 
-static void check_strike(int i)
+/* What a balancer says comes before what the client does. */
+static const struct ss_layer headed;
+
+static int hd_finish_request(struct ss_server *server, struct ss_request *req)
 {
+	char line[64];
+	ck_assert_int_eq(ss_read_line(req, line, sizeof(line)), 5);
+	return ss_super(server, &headed)->finish_request(server, req);
+}
+
+static const struct ss_layer headed = {
+	.name = "headed",
+	.ops = { .finish_request = hd_finish_request },
+};
+
+static void check_strike(int i, const struct ss_layer *layer)
+{
+	char sent[64];
 	const struct strike *s = &strikes[i];
 	struct ss_handler handler = { .handle = falls_silent,
 				      .timeouts = s->handler };
 	struct ss_config config = { .transport = &ss_memory_server,
 				    .handler = &handler,
 				    .timeouts = s->config };
+	config.mixins[0].layer = layer;
 	memset(&last, 0, sizeof(last));
 	last.wanted = s;
-	serve_silent(&config, s->sent);
+	snprintf(sent, sizeof(sent), "%s%s", layer ? "head\n" : "", s->sent);
+	serve_silent(&config, sent);
 	ck_assert_msg(last.kind == s->kind && last.ms == s->ms,
 		      "row %d: %s after %lld ms, not %s after %d", i,
 		      kind_names[last.kind], (long long)last.ms,
@@ -244,8 +262,16 @@ START_TEST(timeouts_strike_to_the_millisecond)
 {
 	int64_t began = clock_ms();
 	for (int i = 0; i < STRIKES; i++)
-		check_strike(i);
+		check_strike(i, NULL);
 	ck_assert_int_lt(clock_ms() - began, WAIT_MS);
+}
+END_TEST
+
+/* Who is silent behind a header is as silent as without. */
+START_TEST(timeouts_strike_behind_a_header)
+{
+	for (int i = 0; i < STRIKES; i++)
+		check_strike(i, &headed);
 }
 END_TEST
 
@@ -941,6 +967,7 @@ static void add_by_memory(Suite *suite)
 	suite_add_tcase(suite, tcase);
 	tcase_set_timeout(tcase, 10);
 	tcase_add_test(tcase, timeouts_strike_to_the_millisecond);
+	tcase_add_test(tcase, timeouts_strike_behind_a_header);
 	tcase_add_test(tcase, timeouts_can_be_changed_between_reads);
 	tcase_add_test(tcase, timeouts_consume_nothing);
 	tcase_add_test(tcase,

@@ -33,7 +33,8 @@ SS_BEGIN_DECLS
  */
 struct ss_timeouts {
 	int handshake_ms;  /* what layers do before setup (TLS, PROXY) */
-	int first_byte_ms; /* from accept to the first byte */
+	int first_byte_ms; /* from accept to the first byte, which a PROXY
+			      header is none of */
 	int io_ms;	   /* no byte moved in one call; Python's `timeout` */
 	int idle_ms;	   /* between messages: in place of io_ms while the
 			      client's next message has not begun */
