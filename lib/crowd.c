@@ -88,8 +88,9 @@ static void hold_back(struct ss_server *server, int64_t until)
 void crowd_make_way(struct ss_request *req)
 {
 	struct ss_server *server = req->server;
-	/* What a handler reads elsewhere is for a client whom it serves. */
-	if (owner_of(req) != req)
+	/* What a handler reads elsewhere is for a client whom it serves; what a
+	 * layer reads before setup, for one who is not served yet. */
+	if (owner_of(req) != req || req->phase < SS_PHASE_SETUP)
 		return;
 	if (req->free_reads < FREE_READS) {
 		req->free_reads++;

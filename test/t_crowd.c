@@ -126,6 +126,24 @@ static const struct ss_handler handlers[] = {
 	{ .name = "echo_on", .handle = echo_on },
 };
 
+/* A balancer's word comes before the client's. */
+static const struct ss_layer headed;
+static atomic_int heads; /* that were read */
+
+static int hd_finish_request(struct ss_server *server, struct ss_request *req)
+{
+	char line[16];
+	ssize_t n = ss_read_line(req, line, sizeof(line));
+	atomic_fetch_add(&heads, 1);
+	return n < 0 ? (int)n
+		     : ss_super(server, &headed)->finish_request(server, req);
+}
+
+static const struct ss_layer headed = {
+	.name = "headed",
+	.ops = { .finish_request = hd_finish_request },
+};
+
 static void talk(int fd)
 {
 	send_text(fd, "hi\n");
@@ -136,6 +154,14 @@ static void expect_silence(int fd)
 {
 	char byte;
 	ck_assert_int_eq(recv_within(fd, &byte, 1, SILENCE_MS), -EAGAIN);
+}
+
+static void serve_config(const struct ss_config *config, const char *head)
+{
+	served_start(&served, config);
+	old = dial(served.url);
+	send_text(old, head);
+	talk(old);
 }
 
 static void serve(const struct ss_layer *mixin,
@@ -149,9 +175,7 @@ static void serve(const struct ss_layer *mixin,
 		.max_active = max_active,
 		.log_level = SS_NONE,
 	};
-	served_start(&served, &config);
-	old = dial(served.url);
-	talk(old);
+	serve_config(&config, "");
 	eventually(atomic_load(&reads) == 2);
 	/* The serving thread has seen that there is nobody else. */
 	eventually(atomic_load(&accepts) == 2);
@@ -211,6 +235,29 @@ START_TEST(crowd_goes_first)
 	expect_text(old, "held\n");
 	for (int i = 0; i < 10; i++)
 		talk(old);
+	leave();
+}
+END_TEST
+
+/* What says who they are is none of what they have to say. */
+START_TEST(crowd_goes_first_behind_a_balancer)
+{
+	struct ss_config config = {
+		.addresses = { "127.0.0.1:0" },
+		.mixins = { { &headed, NULL }, { &ss_threading_mixin, NULL } },
+		.handler = &handlers[0],
+	};
+	atomic_store(&heads, 0);
+	serve_config(&config, "head\n");
+	eventually(atomic_load(&accepts) == 2);
+	let_in();
+	for (int i = 0; i < CROWD; i++) {
+		send_text(crowd[i], "head\n");
+		eventually(atomic_load(&heads) == 2 + i);
+		for (int n = 0; n < FREE_READS; n++)
+			talk(crowd[i]);
+	}
+	sem_post(&door);
 	leave();
 }
 END_TEST
@@ -319,6 +366,7 @@ Suite *t_crowd(void)
 	Suite *suite = suite_create("t_crowd");
 	TCase *tcase = suite_case(suite, "crowd", set_up, tear_down);
 	tcase_add_loop_test(tcase, crowd_goes_first, 0, 2);
+	tcase_add_test(tcase, crowd_goes_first_behind_a_balancer);
 	tcase_add_test(tcase, crowd_lasts_until_its_threads_have_begun);
 	tcase_add_test(tcase, crowd_without_threads_is_none);
 	tcase_add_test(tcase, crowd_has_every_other_moment);
