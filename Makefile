@@ -162,6 +162,9 @@ TESTING := $(BUILD)/libsocketserver-test.a
 TESTING_OBJ := $(patsubst $(BUILD)/obj/%,$(BUILD)/$(if \
 	$(TABLE),obj,table)/%,$(call object,$(LIB_SRC) $(TESTING_SRC)))
 DEMOS := $(DEMO_SRC:%.c=$(BUILD)/%)
+# What test/stack.c stands in front of.
+STACK := -Wl,--wrap=ss_server_new_sized
+STACKED_DEMOS := $(DEMO_SRC:demos/%.c=$(BUILD)/stacked/%)
 RUNNER := $(BUILD)/test/run
 PEERS := $(PEER_SRC:%.c=$(BUILD)/%)
 FUZZERS := $(FUZZ_TARGETS:%=$(BUILD)/fuzz/%)
@@ -241,14 +244,15 @@ run: $(ECHO) ## the demo echo server; ADDRESS=... elsewhere
 test: ## builds and runs all tests; SUITE=t_NAME: one suite
 	+@$(MAKE) --no-print-directory VARIANT=$(TEST_VARIANT) TABLE=1 run-tests
 
-# The suites of what clients may count on.
-STACKED := t_accept t_conformance t_crowd t_races t_resources t_stop t_stream \
-	t_timeouts t_udp t_unix
-# Whose clients all speak first, and bring nothing else.
-PROXIED := t_conformance t_resources
-test-stacked: ## what servers promise, with all guards and metrics in each
-	+@SS_STACKED=proxy $(MAKE) --no-print-directory SUITE='$(PROXIED)' test
+# Those that make servers, or run programs that do.
+STACKED := $(filter-out t_address t_context t_corpus t_install,$(SUITES))
+# Not those that look at bytes, steps and calls of their own servers, or whose
+# clients are other people's programs.
+PROXIED := $(filter-out t_daemon t_faults t_layers t_metrics t_programs t_proxy \
+	t_record t_start t_systemd t_traces,$(STACKED))
+test-stacked: ## the tests with all layers in each server, and with trace and PROXY, too
 	+@SS_STACKED=1 $(MAKE) --no-print-directory SUITE='$(STACKED)' test
+	+@SS_STACKED=proxy $(MAKE) --no-print-directory SUITE='$(PROXIED)' test
 
 check-cross: ## the tests on other machines and C libraries; TARGETS=musl: that one
 	+@MAKE=$(call quote,$(MAKE)) SUITE='$(SUITE)' test/cross/run.sh $(TARGETS)
@@ -391,6 +395,11 @@ endef
 $(DEMOS): $(BUILD)/%: $(BUILD)/obj/%.o $(HANDLERS) $(STATIC)
 	$(call program,$(call package,--libs,$(*F)))
 
+# Their servers with all layers in them.
+$(STACKED_DEMOS): $(BUILD)/stacked/%: $(BUILD)/obj/demos/%.o \
+		$(BUILD)/obj/test/stack.o $(HANDLERS) $(STATIC)
+	$(call program,$(STACK) $(call package,--libs,$(*F)))
+
 $(FUZZERS): $(BUILD)/fuzz/%: $(BUILD)/obj/test/fuzz/%.o \
 		$(BUILD)/obj/test/fuzz/fuzz.o $(HANDLERS) $(STATIC)
 	$(call program,-fsanitize=fuzzer)
@@ -444,7 +453,7 @@ $(call object,test/main.c): $(BUILD)/suites.inc
 $(call object,test/t_corpus.c): $(BUILD)/targets.inc
 $(RUNNER): $(call object,$(TEST_SRC) $(FUZZ_SRC) $(TESTING_SRC) \
 		test/sim/scenarios.c) $(HANDLERS) $(STATIC) $(BUILD)/suites.inc
-	$(call program,$$($(PKG_CONFIG) --libs check))
+	$(call program,$(STACK) $$($(PKG_CONFIG) --libs check))
 
 # For t_install.  What users get has no table.
 INSTALL_MAKE = $(MAKE) $(if $(filter release,$(VARIANT)),TABLE=)
@@ -452,7 +461,7 @@ INSTALL_FLAGS = -pthread $(INSTRUMENT)
 
 # What the runner has freed, every process that it forks takes along and
 # searches for leaks: 256 MB of that, asan's default, made most of the time.
-run-tests: all $(RUNNER) $(PEERS)
+run-tests: all $(RUNNER) $(PEERS) $(if $(SS_STACKED),$(STACKED_DEMOS))
 	@export SS_BUILD=$(abspath $(or $(EMULATED),$(BUILD))) SS_VARIANT=$(VARIANT) \
 		$(if $(EMULATOR),SS_EMULATED=1); \
 	export ASAN_OPTIONS="$${ASAN_OPTIONS-detect_leaks=1:quarantine_size_mb=8}"; \

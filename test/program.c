@@ -13,8 +13,9 @@ const char *demo(const char *name)
 	static unsigned number;
 	const char *build = getenv("SS_BUILD");
 	char *path = paths[number++ % KEPT];
-	snprintf(path, sizeof(*paths), "%s/demos/%s",
-		 build ? build : "build/debug", name);
+	snprintf(path, sizeof(*paths), "%s/%s/%s",
+		 build ? build : "build/debug", stacked() ? "stacked" : "demos",
+		 name);
 	ck_assert_msg(access(path, X_OK) == 0, "%s: %s (SS_BUILD is %s)", path,
 		      strerror(errno), build ? build : "not set");
 	return path;

@@ -37,7 +37,8 @@ struct ended {
 	char err[PROGRAM_ERR + 1];
 };
 
-/* $SS_BUILD/demos/NAME; good until the fourth call after it. */
+/* $SS_BUILD/demos/NAME, or stacked/NAME (stack.h); good until the fourth call
+ * after it. */
 const char *demo(const char *name);
 
 /* argv[0] is looked for in PATH. */

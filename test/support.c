@@ -1,6 +1,7 @@
 /* What the suites share; support.h says what it promises. */
 #include "support.h"
 
+#include <arpa/inet.h>
 #include <dirent.h>
 #include <ifaddrs.h>
 #include <malloc.h>
@@ -103,8 +104,9 @@ bool model_supervised(const struct model *model)
 const char *model_described(const struct model *model,
 			    const struct transport *transport)
 {
-	static char text[100];
-	size_t used = 0;
+	static char text[200];
+	size_t used = (size_t)snprintf(text, sizeof(text), "%s",
+				       stack_described(transport->layer));
 	for (const struct ss_use *use = model->mixins; use->layer; use++)
 		used += (size_t)snprintf(text + used, sizeof(text) - used,
 					 "%s > ", use->layer->name);
@@ -219,34 +221,6 @@ bool on_serving_thread(const struct model *model,
 	       !(transport->layer->flags & SS_LAYER_SOCKET);
 }
 
-/* SS_STACKED=proxy: those who dial come through a balancer, too. */
-static bool through_proxy(void)
-{
-	const char *stacked = getenv("SS_STACKED");
-	return stacked && !strcmp(stacked, "proxy");
-}
-
-/* SS_STACKED: guards, all of whom every client of a test passes, and who tells
- * of them. */
-static void use_stack(struct ss_config *config)
-{
-	static const struct ss_access_options access = {
-		.deny = "192.0.2.0/24"
-	};
-	static const struct ss_limits_options limits = {
-		.max_per_source = 1000000,
-		.rate = 1000000000,
-		.source_rate = 1000000000,
-	};
-	static const struct ss_proxy_options proxy = { .trusted = "127.0.0.0/8",
-						       .optional = true };
-	if (through_proxy() && config->transport == &ss_tcp_server)
-		use_last(config, &ss_proxy_mixin, &proxy);
-	use_last(config, &ss_metrics_mixin, NULL);
-	use_last(config, &ss_access_mixin, &access);
-	use_last(config, &ss_limits_mixin, &limits);
-}
-
 struct ss_config config_of(const struct model *model,
 			   const struct transport *transport,
 			   const struct ss_handler *handler)
@@ -256,8 +230,6 @@ struct ss_config config_of(const struct model *model,
 		.transport = transport->layer,
 		.handler = handler,
 	};
-	if (getenv("SS_STACKED"))
-		use_stack(&config);
 	use_model(&config, model);
 	return config;
 }
@@ -470,6 +442,25 @@ bool exposed(void)
 	return outside;
 }
 
+/* As a balancer does, of the addresses that the connection has anyway. */
+static void send_header(int fd)
+{
+	struct sockaddr_in from, to;
+	socklen_t len = sizeof(from);
+	char source[INET_ADDRSTRLEN], line[108] = "PROXY UNKNOWN\r\n";
+	getsockname(fd, (struct sockaddr *)&from, &len);
+	len = sizeof(to);
+	getpeername(fd, (struct sockaddr *)&to, &len);
+	if (from.sin_family == AF_INET) {
+		inet_ntop(AF_INET, &from.sin_addr, source, sizeof(source));
+		int n = snprintf(line, sizeof(line), "PROXY TCP4 %s ", source);
+		inet_ntop(AF_INET, &to.sin_addr, source, sizeof(source));
+		snprintf(line + n, sizeof(line) - (size_t)n, "%s %d %d\r\n",
+			 source, ntohs(from.sin_port), ntohs(to.sin_port));
+	}
+	send(fd, line, strlen(line), MSG_NOSIGNAL);
+}
+
 int try_dial(const char *url)
 {
 	struct ss_endpoint to;
@@ -489,8 +480,8 @@ int try_dial(const char *url)
 	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
 	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience));
 	if (connect(fd, &to.address.u.sa, to.address.len) == 0) {
-		if (through_proxy() && to.scheme == SS_SCHEME_TCP)
-			send(fd, "PROXY UNKNOWN\r\n", 15, MSG_NOSIGNAL);
+		if (stack_has(&ss_proxy_mixin) && type_of(&to) == SOCK_STREAM)
+			send_header(fd);
 		return fd;
 	}
 	int error = errno;

@@ -22,6 +22,7 @@
 #include <socketserver/socketserver.h>
 
 #include "../lib/sys.h"
+#include "stack.h"
 
 /* SOON_MS: at once, on a machine that has much else to do. */
 enum { WAIT_MS = 5000, SOON_MS = 3000 };
@@ -61,7 +62,8 @@ bool model_sync(const struct model *model);
 bool model_has(const struct model *model, const struct ss_layer *mixin);
 /* Its workers serve: the program cannot turn it, or serve a descriptor. */
 bool model_supervised(const struct model *model);
-/* As ss_server_describe has it: "threading > tcp > base". */
+/* As ss_server_describe has it: "threading > tcp > base", with the stack
+ * (stack.h) before it. */
 const char *model_described(const struct model *model,
 			    const struct transport *transport);
 /* Puts a layer before, or behind, the mixins that are there. */

@@ -279,6 +279,9 @@ static void talk_twice(const int fds[NEEDY])
 
 START_TEST(stacks_are_for_who_needs_one)
 {
+	/* Both keep a frame on the stack. */
+	stack_without(&ss_trace_mixin);
+	stack_without(&ss_proxy_mixin);
 	int fds[NEEDY];
 	int first = needs[_i].each_first ? NEEDY : 0;
 	int then = needs[_i].each_then ? NEEDY : 1;
@@ -466,6 +469,9 @@ static const struct ss_handler dozing = { .name = "dozing",
  * who waits keeps it, and the next have another. */
 START_TEST(a_round_goes_on_beside_who_waits)
 {
+	/* Both keep a frame on the stack. */
+	stack_without(&ss_trace_mixin);
+	stack_without(&ss_proxy_mixin);
 	static const char said[] = "aassbcsdesf";
 	enum { CLIENTS = sizeof(said) - 1, SLEEPERS = 4 };
 	int fds[CLIENTS];
@@ -1125,6 +1131,9 @@ enum { NAMED = 2 * 2 * 2 };
 
 START_TEST(overflow_is_named_and_kills)
 {
+	/* Both keep a frame on the stack. */
+	stack_without(&ss_trace_mixin);
+	stack_without(&ss_proxy_mixin);
 	enum { SIZE = 128 << 10 };
 	struct ss_fiber_options options = { .loops = 1 + (_i & 1),
 					    .stack_size = SIZE,

@@ -80,6 +80,7 @@ static void marker(void)
 
 START_TEST(layers_null_inherits_everything)
 {
+	stack_nothing();
 	static const struct ss_layer empty = { .name = "empty" };
 	struct ss_config config = in_memory();
 	config.mixins[0].layer = &empty;
@@ -108,6 +109,7 @@ END_TEST
 /* Each operation by itself: it alone is replaced, and only from there up. */
 START_TEST(layers_one_operation_is_overridden)
 {
+	stack_nothing();
 	static struct ss_layer over = { .name = "over" };
 	static const struct ss_layer under = { .name = "under" };
 	operation list[OPERATIONS] = { NULL };
@@ -502,6 +504,7 @@ static int kept_by(struct ss_server *server, const struct ss_layer *layer)
 
 START_TEST(layers_are_given_their_options)
 {
+	stack_nothing();
 	struct number seven = { 7 }, eight = { 8 };
 	struct ss_config config = {
 		.transport = &own_transport,
@@ -956,6 +959,7 @@ END_TEST
 
 START_TEST(layers_describe)
 {
+	stack_nothing();
 	struct ss_config config = over_tcp();
 	struct ss_server *server = made(&config);
 	ck_assert_str_eq(ss_server_describe(server), "tcp > base");
@@ -978,6 +982,7 @@ END_TEST
 /* However long they are. */
 START_TEST(layers_describe_long_names)
 {
+	stack_nothing();
 	char name[200];
 	memset(name, 'n', sizeof(name) - 1);
 	name[sizeof(name) - 1] = '\0';

@@ -659,6 +659,7 @@ END_TEST
 
 START_TEST(servers_without_the_layer_say_so)
 {
+	stack_nothing();
 	struct ss_config config = { .transport = &ss_memory_server,
 				    .handler = &ss_echo_handler };
 	struct ss_server *server = made(&config);

@@ -479,6 +479,7 @@ static void look_by_each(struct ss_server *server)
 /* Where children serve, the core alone does not know. */
 START_TEST(each_sees_into_children_with_metrics)
 {
+	stack_nothing(); /* and without */
 	struct ss_config config =
 		config_of(&models[2], stream_of(_i), &obedient);
 	struct aside served;
@@ -608,6 +609,7 @@ END_TEST
 
 START_TEST(without_the_layer_there_is_nothing)
 {
+	stack_nothing();
 	struct ss_config config = { .transport = &ss_memory_server,
 				    .handler = &ss_echo_handler };
 	struct ss_server *server = made(&config);

@@ -696,6 +696,7 @@ END_TEST
 
 START_TEST(users_layers_are_described_and_checked_like_ours)
 {
+	stack_nothing();
 	struct ss_config config = talking(&kinds[0]);
 	use(&config, &turn_mixin, NULL);
 	use(&config, &crew_mixin, NULL);
