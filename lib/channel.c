@@ -33,8 +33,9 @@ ssize_t ss_channel_writev(struct ss_channel *channel, const struct iovec *iov,
 		       : -EPIPE;
 }
 
-ssize_t channel_send_to(struct ss_channel *channel, const void *buf, size_t n,
-			const struct ss_address *to, struct ss_block *block)
+ssize_t ss_channel_send_to(struct ss_channel *channel, const void *buf,
+			   size_t n, const struct ss_address *to,
+			   struct ss_block *block)
 {
 	while (channel && !channel->ops->send_to)
 		channel = channel->next;
@@ -42,8 +43,8 @@ ssize_t channel_send_to(struct ss_channel *channel, const void *buf, size_t n,
 		       : -ENOTSUP;
 }
 
-int channel_shutdown(struct ss_channel *channel, int how,
-		     struct ss_block *block)
+int ss_channel_shutdown(struct ss_channel *channel, int how,
+			struct ss_block *block)
 {
 	while (channel && !channel->ops->shutdown)
 		channel = channel->next;

@@ -612,10 +612,6 @@ size_t channel_socket_size(void);
 void channel_push_socket(struct ss_request *req, int fd, unsigned flags);
 void channels_close(struct ss_request *req);
 size_t channels_pending(const struct ss_request *req);
-ssize_t channel_send_to(struct ss_channel *channel, const void *buf, size_t n,
-			const struct ss_address *to, struct ss_block *block);
-int channel_shutdown(struct ss_channel *channel, int how,
-		     struct ss_block *block);
 
 /* stream.c */
 void stream_free(struct ss_request *req);

@@ -53,7 +53,7 @@ void linger_shutdown(struct ss_server *server, struct ss_request *req)
 	 * process has the descriptor too. */
 	if (stream && (!req->eof || server->child)) {
 		struct ss_block block;
-		channel_shutdown(req->top, SHUT_WR, &block);
+		ss_channel_shutdown(req->top, SHUT_WR, &block);
 		if (!req->eof)
 			linger(server, req);
 	}

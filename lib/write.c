@@ -373,7 +373,7 @@ ssize_t ss_send_to(struct ss_request *req, const void *buf, size_t n,
 		if (stream_forced(req))
 			return -ECANCELED;
 		struct ss_block block;
-		ssize_t r = channel_send_to(req->top, buf, n, to, &block);
+		ssize_t r = ss_channel_send_to(req->top, buf, n, to, &block);
 		if (r >= 0) {
 			note_output(req, (size_t)r);
 			return r;
@@ -509,7 +509,7 @@ int ss_shutdown_stream(struct ss_request *req, int how)
 	for (;;) {
 		struct ss_block block;
 		timeout_deadline(req, POLLOUT);
-		r = channel_shutdown(req->top, how, &block);
+		r = ss_channel_shutdown(req->top, how, &block);
 		if (r == -EAGAIN)
 			r = stream_wait(req, &block);
 		else if (r != -EINTR)

@@ -109,12 +109,20 @@ struct ss_channel {
 SS_API void ss_channel_push(struct ss_request *req, struct ss_channel *channel,
 			    const struct ss_channel_ops *ops);
 
-/* The next channel down that has the operation does it. */
+/*
+ * This channel, or the next one down that has the operation, does it.  Where
+ * none has: 0 bytes, -EPIPE, 0, -ENOTSUP.
+ */
 SS_API ssize_t ss_channel_read(struct ss_channel *channel, void *buf, size_t n,
 			       struct ss_block *block);
 SS_API ssize_t ss_channel_writev(struct ss_channel *channel,
 				 const struct iovec *iov, int count,
 				 struct ss_block *block);
+SS_API int ss_channel_shutdown(struct ss_channel *channel, int how,
+			       struct ss_block *block);
+SS_API ssize_t ss_channel_send_to(struct ss_channel *channel, const void *buf,
+				  size_t n, const struct ss_address *to,
+				  struct ss_block *block);
 
 /* ---- operations -----------------------------------------------------------*/
 

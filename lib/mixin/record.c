@@ -631,10 +631,7 @@ static int rec_shutdown(struct ss_channel *channel, int how,
 			struct ss_block *block)
 {
 	struct recorded *mine = (struct recorded *)channel;
-	struct ss_channel *next = channel->next;
-	while (next && !next->ops->shutdown)
-		next = next->next;
-	int r = next ? next->ops->shutdown(next, how, block) : 0;
+	int r = ss_channel_shutdown(channel->next, how, block);
 	if (r == 0 && how != SHUT_RD && !mine->out_ended) {
 		mine->out_ended = true;
 		note_event(channel->req, SS_RECORDED_OUTPUT_END);
@@ -647,14 +644,9 @@ static ssize_t rec_send_to(struct ss_channel *channel, const void *buf,
 			   struct ss_block *block)
 {
 	struct ss_request *req = channel->req;
-	struct ss_channel *next = channel->next;
 	struct iovec iov = { (void *)buf, n };
 	unsigned char text[2 + SS_ADDRESS_TEXT];
-	while (next && !next->ops->send_to)
-		next = next->next;
-	if (!next)
-		return -ENOTSUP;
-	ssize_t r = next->ops->send_to(next, buf, n, to, block);
+	ssize_t r = ss_channel_send_to(channel->next, buf, n, to, block);
 	if (r < 0)
 		return r;
 	if (!to) {

@@ -97,13 +97,10 @@ static size_t shorten(struct chaos_channel *mine, size_t n, int of_1000)
 /* The connection ends here: for the client, too, if it is a reset. */
 static void cut(struct chaos_channel *mine)
 {
-	struct ss_channel *below = mine->channel.next;
 	struct ss_block block;
 	mine->is_cut = true;
-	while (below && !below->ops->shutdown)
-		below = below->next;
-	if (mine->cut == CUT_RESET && below)
-		below->ops->shutdown(below, SHUT_RDWR, &block);
+	if (mine->cut == CUT_RESET)
+		ss_channel_shutdown(mine->channel.next, SHUT_RDWR, &block);
 }
 
 static bool at_cut(struct chaos_channel *mine, size_t moved)
