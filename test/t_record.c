@@ -393,6 +393,30 @@ START_TEST(a_file_has_so_many_bytes)
 }
 END_TEST
 
+/* A connection that was let in, but not with all that it says. */
+START_TEST(a_long_message_may_find_no_place)
+{
+	static char text[3000];
+	struct ss_record_options options = { .path = path, .max_file = 2000 };
+	struct ss_server *server = in_memory(&options, &ss_echo_loop_handler);
+	memset(text, 't', sizeof(text));
+	ck_assert_uint_eq(exchange(server, text, sizeof(text)), sizeof(text));
+	struct ss_record_stats stats = stats_of(server);
+	ck_assert_uint_eq(stats.connections, 1);
+	ck_assert_uint_eq(stats.left_out_bytes + stats.bytes, 2 * sizeof(text));
+	ck_assert_int_eq(ss_server_free(server), 0);
+	ck_assert_int_le(file_size(), options.max_file);
+	struct ss_recording *recording = reopen();
+	const struct ss_recorded_event *left =
+		first_of(recording, SS_RECORDED_LEFT_OUT);
+	ck_assert_int_eq(left->reason, SS_RECORDED_FULL);
+	ck_assert_uint_eq(left->left_in + left->left_out, stats.left_out_bytes);
+	ck_assert(!ss_recording_connection(recording, 0)->whole);
+	ss_recording_free(recording);
+	replays(&ss_echo_loop_handler, 0);
+}
+END_TEST
+
 /* Longer than a record. */
 START_TEST(long_chunks_are_several_records)
 {
@@ -414,6 +438,186 @@ START_TEST(long_chunks_are_several_records)
 }
 END_TEST
 
+static struct sys_table real;
+
+static void *failing_malloc(size_t n)
+{
+	return fails("malloc", ENOMEM) ? NULL : real.malloc(n);
+}
+
+/* Each byte of a write as a piece of its own, with empty ones between. */
+static ssize_t split_writev(struct ss_channel *channel, const struct iovec *iov,
+			    int count, struct ss_block *block)
+{
+	struct iovec pieces[120];
+	int used = 0;
+	for (int i = 0; i < count; i++)
+		for (size_t k = 0; k < iov[i].iov_len; k++) {
+			char *byte = (char *)iov[i].iov_base + k;
+			ck_assert_int_lt(used + 2, 120);
+			pieces[used++] = (struct iovec){ byte, 1 };
+			pieces[used++] = (struct iovec){ byte, 0 };
+		}
+	return ss_channel_writev(channel->next, pieces, used, block);
+}
+
+static const struct ss_channel_ops split_ops = { .writev = split_writev };
+
+static int split_verify(struct ss_server *server, struct ss_request *req);
+
+/* To the right of the recorder: its channel is above. */
+static const struct ss_layer splitting = {
+	.name = "splitting",
+	.request_size = sizeof(struct ss_channel),
+	.ops = { .verify_request = split_verify },
+};
+
+static int split_verify(struct ss_server *server, struct ss_request *req)
+{
+	ss_channel_push(req, ss_request_layer_state(req, &splitting),
+			&split_ops);
+	return ss_super(server, &splitting)->verify_request(server, req);
+}
+
+static const char fifty[] =
+	"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMN";
+
+START_TEST(many_pieces_are_all_recorded)
+{
+	struct ss_record_options options = { .path = path };
+	struct ss_config config = { .transport = &ss_memory_server,
+				    .handler = &ss_echo_handler,
+				    .mixins = { { &ss_record_mixin, &options },
+						{ &splitting, NULL } } };
+	struct ss_server *server = made(&config);
+	ck_assert_uint_eq(exchange(server, fifty, 50), 50);
+	ck_assert_int_eq(ss_server_free(server), 0);
+	struct ss_recording *recording = reopen();
+	ck_assert_str_eq(said(recording, 0, SS_RECORDED_OUTPUT), fifty);
+	ck_assert_uint_eq(ss_recording_connection(recording, 0)->output, 50);
+	ss_recording_free(recording);
+	replays(&ss_echo_handler, 0);
+}
+END_TEST
+
+/* As one datagram, or not at all. */
+START_TEST(many_pieces_of_a_datagram_are_one_record)
+{
+	struct ss_record_options options = { .path = path };
+	struct ss_config config = { .transport = &ss_memory_datagram_server,
+				    .handler = &ss_echo_handler,
+				    .mixins = { { &ss_record_mixin, &options },
+						{ &splitting, NULL } },
+				    .log_level = SS_NONE };
+	struct ss_server *server = made(&config);
+	struct ss_memory_client *client;
+	char answer[60];
+	int n = 0;
+	ck_assert_int_eq(ss_memory_connect(server, &client), 0);
+	real = sys_table;
+	sys_table.malloc = failing_malloc;
+	do {
+		ck_assert_int_eq(ss_memory_send(client, fifty, 50), 50);
+		fault.left = ++n;
+		fault.what = NULL;
+		ssize_t got = ss_memory_recv(client, answer, sizeof(answer));
+		fault.left = 0;
+		ck_assert(got == 50 || fault.what);
+	} while (fault.what);
+	sys_table = real;
+	ss_memory_close(client);
+	ck_assert_int_eq(ss_server_free(server), 0);
+	struct ss_recording *recording = reopen();
+	const struct ss_recorded_event *left =
+		first_of(recording, SS_RECORDED_LEFT_OUT);
+	ck_assert_ptr_nonnull(left);
+	ck_assert_int_eq(left->reason, SS_RECORDED_NO_MEMORY);
+	ck_assert_uint_eq(left->left_out, 50);
+	ck_assert_uint_eq(left->left_in, 0);
+	size_t last = connections(recording) - 1;
+	ck_assert_str_eq(shape(recording, last), "OIUN");
+	ck_assert_str_eq(said(recording, last, SS_RECORDED_OUTPUT), fifty);
+	ss_recording_free(recording);
+}
+END_TEST
+
+enum { GULP = 2 * RECORD_MOST + 10 };
+
+/* Reads and writes more than a record holds, by one call each. */
+static int gulp(struct ss_request *req)
+{
+	char *text = malloc(GULP);
+	ssize_t n = ss_read_full(req, text, GULP);
+	if (n > 0)
+		n = ss_write(req, text, (size_t)n);
+	free(text);
+	return n < 0 ? (int)n : 0;
+}
+
+static const struct ss_handler gulping = { .handle = gulp };
+
+START_TEST(what_no_record_holds_is_several)
+{
+	struct ss_record_options options = { .path = path,
+					     .max_connection = SS_NONE };
+	struct ss_server *server = in_memory(&options, &gulping);
+	char *text = malloc(GULP);
+	for (size_t i = 0; i < GULP; i++)
+		text[i] = (char)('a' + i % 23);
+	ck_assert_uint_eq(exchange(server, text, GULP), GULP);
+	ck_assert_int_eq(ss_server_free(server), 0);
+	struct ss_recording *recording = reopen();
+	struct ss_diag why;
+	ck_assert_int_eq(
+		ss_recording_compare(recording, 0, 0, text, GULP, &why), 0);
+	ck_assert_uint_eq(ss_recording_connection(recording, 0)->input, GULP);
+	ck_assert_str_eq(shape(recording, 0), "OIIIUUUN");
+	const struct ss_recorded_event *event;
+	for (size_t i = 0; (event = ss_recording_event(recording, i)); i++)
+		ck_assert_uint_le(event->size, RECORD_MOST);
+	ss_recording_free(recording);
+	free(text);
+	replays(&gulping, 0);
+}
+END_TEST
+
+/* A write that its client takes by parts, of which each is more than a record
+ * holds. */
+START_TEST(what_went_is_recorded_and_no_more)
+{
+	static const struct ss_fiber_options one_loop = { .loops = 1 };
+	struct ss_record_options options = { .path = path,
+					     .max_connection = SS_NONE };
+	struct ss_config config = { .transport = &ss_memory_server,
+				    .handler = &gulping,
+				    .mixins = {
+					    { &ss_record_mixin, &options },
+					    { &ss_fiber_mixin, &one_loop } } };
+	struct ss_server *server = made(&config);
+	struct ss_memory_client *client;
+	char *text = malloc(GULP);
+	size_t n = 0;
+	ssize_t r;
+	for (size_t i = 0; i < GULP; i++)
+		text[i] = (char)('a' + i % 23);
+	ck_assert_int_eq(ss_memory_connect(server, &client), 0);
+	ss_memory_limit(client, RECORD_MOST + 5);
+	ck_assert_int_eq(ss_memory_send(client, text, GULP), GULP);
+	while ((r = ss_memory_recv(client, text + n, GULP - n)) > 0)
+		n += (size_t)r;
+	ck_assert_uint_eq(n, GULP);
+	ss_memory_close(client);
+	ck_assert_int_eq(ss_server_free(server), 0);
+	struct ss_recording *recording = reopen();
+	struct ss_diag why;
+	ck_assert_int_eq(ss_recording_compare(recording, 0, 0, text, n, &why),
+			 0);
+	ck_assert_uint_eq(ss_recording_connection(recording, 0)->output, n);
+	ss_recording_free(recording);
+	free(text);
+}
+END_TEST
+
 /* ---- redacting ------------------------------------------------------------*/
 
 static void hide_digits(void *arg, struct ss_record_chunk *chunk)
@@ -425,13 +629,6 @@ static void hide_digits(void *arg, struct ss_record_chunk *chunk)
 	const unsigned char *end = memchr(chunk->bytes, '!', chunk->size);
 	if (end)
 		chunk->size = (size_t)(end - chunk->bytes);
-}
-
-static struct sys_table real;
-
-static void *failing_malloc(size_t n)
-{
-	return fails("malloc", ENOMEM) ? NULL : real.malloc(n);
 }
 
 START_TEST(redacted_bytes_are_not_written)
@@ -594,6 +791,17 @@ START_TEST(what_is_there_is_left_alone)
 }
 END_TEST
 
+static int stay_inactive(struct ss_server *server)
+{
+	(void)server;
+	return -EUCLEAN;
+}
+
+static const struct ss_layer inactive = {
+	.name = "inactive",
+	.ops = { .server_activate = stay_inactive },
+};
+
 /* Nor does a server that is not made leave one. */
 START_TEST(servers_that_are_refused_leave_no_file)
 {
@@ -608,6 +816,12 @@ START_TEST(servers_that_are_refused_leave_no_file)
 	refused(&second, -EADDRINUSE, "in use");
 	ck_assert_int_eq(file_size(), -1);
 	served_stop(&served);
+	/* Nor one that is bound and not activated. */
+	config = config_of(&models[0], &transports[0], &ss_echo_handler);
+	use_first(&config, &ss_record_mixin, &options);
+	use_last(&config, &inactive, NULL);
+	refused(&config, -EUCLEAN, "");
+	ck_assert_int_eq(file_size(), -1);
 	/* One that was bound does, though nobody came. */
 	struct ss_server *server = in_memory(&options, &ss_echo_handler);
 	ck_assert_int_eq(ss_server_free(server), 0);
@@ -642,6 +856,40 @@ START_TEST(servers_without_the_layer_say_so)
 }
 END_TEST
 
+static const struct ss_layer long_named = {
+	.name = "a layer that has a name which is much longer than names of "
+		"layers are, so that two of them are more than there is room "
+		"for where a server is described in its recording, and which "
+		"goes on and on, as names of layers never do",
+};
+
+static const struct ss_layer same_name = {
+	.name = "a layer that has a name which is much longer than names of "
+		"layers are, so that two of them are more than there is room "
+		"for where a server is described in its recording, and which "
+		"is the second one of the two that there are",
+};
+
+START_TEST(long_descriptions_are_cut)
+{
+	struct ss_record_options options = { .path = path };
+	struct ss_config config = { .transport = &ss_memory_server,
+				    .mixins = { { &ss_record_mixin, &options },
+						{ &long_named, NULL },
+						{ &same_name, NULL } },
+				    .handler = &ss_echo_handler };
+	struct ss_server *server = made(&config);
+	const char *whole = ss_server_describe(server);
+	ck_assert_uint_ge(strlen(whole), SS_ADDRESS_TEXT);
+	struct ss_recording *recording = reopen();
+	const char *kept = ss_recording_server(recording);
+	ck_assert_uint_eq(strlen(kept), SS_ADDRESS_TEXT - 1);
+	ck_assert_mem_eq(kept, whole, SS_ADDRESS_TEXT - 1);
+	ss_recording_free(recording);
+	ck_assert_int_eq(ss_server_free(server), 0);
+}
+END_TEST
+
 /* ---- a disk that fails ----------------------------------------------------*/
 
 static atomic_int writes;
@@ -666,6 +914,29 @@ static ssize_t troubled_writev(int fd, const struct iovec *iov, int count)
 		return real.writev(fd, iov, count);
 	}
 }
+
+static ssize_t no_writev(int fd, const struct iovec *iov, int count)
+{
+	(void)fd, (void)iov, (void)count;
+	errno = ENOSPC;
+	return -1;
+}
+
+START_TEST(a_disk_that_fails_at_once_refuses_the_server)
+{
+	struct ss_record_options options = { .path = path };
+	struct ss_config config = { .transport = &ss_memory_server,
+				    .mixins = { { &ss_record_mixin,
+						  &options } },
+				    .handler = &ss_echo_handler,
+				    .log_level = SS_NONE };
+	real = sys_table;
+	sys_table.writev = no_writev;
+	refused(&config, -ENOSPC, "r.ssr: No space left on device");
+	sys_table = real;
+	ck_assert_int_eq(file_size(), -1);
+}
+END_TEST
 
 static int64_t late_now(void)
 {
@@ -870,6 +1141,54 @@ START_TEST(files_that_are_sent_are_recorded)
 }
 END_TEST
 
+/* It writes until nobody takes it. */
+static int write_on(struct ss_request *req)
+{
+	char text[100];
+	ssize_t r = 1;
+	memset(text, 'w', sizeof(text));
+	while (r > 0)
+		r = ss_write(req, text, sizeof(text));
+	return (int)r;
+}
+
+static const struct ss_handler writing_on = { .name = "writing on",
+					      .handle = write_on,
+					      .speaks_first = true };
+
+/* Clients that a write finds gone. */
+START_TEST(writes_that_fail_are_recorded)
+{
+	static const struct ss_fiber_options one_loop = { .loops = 1 };
+	struct ss_record_options options = { .path = path };
+	struct ss_config config = { .transport = &ss_memory_server,
+				    .handler = &writing_on,
+				    .mixins = { { &ss_record_mixin, &options },
+						{ &ss_fiber_mixin,
+						  &one_loop } },
+				    .log_level = SS_NONE };
+	struct ss_server *server = made(&config);
+	struct ss_memory_client *client;
+	char answer[100];
+	ck_assert_int_eq(ss_memory_connect(server, &client), 0);
+	ss_memory_limit(client, 250);
+	ck_assert_int_gt(ss_memory_recv(client, answer, sizeof(answer)), 0);
+	ss_memory_reset(client);
+	while (ss_memory_recv(client, answer, sizeof(answer)) > 0)
+		;
+	ss_memory_close(client);
+	ck_assert_int_eq(ss_server_free(server), 0);
+	struct ss_recording *recording = reopen();
+	const char *events = shape(recording, 0);
+	ck_assert_msg(strspn(events + 1, "U") == strlen(events) - 3 &&
+			      !strcmp(strchr(events, 'B'), "BN"),
+		      "%s", events);
+	ck_assert_int_eq(first_of(recording, SS_RECORDED_BROKEN)->error,
+			 -EPIPE);
+	ss_recording_free(recording);
+}
+END_TEST
+
 /* To the client, to another, and the reply. */
 static int send_around(struct ss_request *req)
 {
@@ -904,6 +1223,72 @@ START_TEST(datagrams_go_elsewhere_too)
 	ck_assert_str_eq(said(recording, 0, SS_RECORDED_ELSEWHERE), "other");
 	ss_recording_free(recording);
 	replays(&around, 0);
+}
+END_TEST
+
+/* Nowhere: nothing was said to anybody. */
+static int send_nowhere(struct ss_request *req)
+{
+	struct ss_address nowhere = { .len = sizeof(sa_family_t) };
+	nowhere.u.sa.sa_family = AF_UNIX;
+	return (int)ss_send_to(req, "lost", 4, &nowhere) < 0
+		       ? (int)ss_write(req, "reply", 5) * 0
+		       : -EUCLEAN;
+}
+
+static const struct ss_handler nowhere = { .name = "nowhere",
+					   .handle = send_nowhere };
+
+START_TEST(datagrams_that_are_not_sent_are_not_recorded)
+{
+	struct ss_record_options options = { .path = path };
+	struct ss_config config =
+		config_of(&models[_i], &transports[1], &nowhere);
+	struct node node;
+	use_first(&config, &ss_record_mixin, &options);
+	node_start(&node, &config);
+	int fd = dial(node.url);
+	send_text(fd, "q");
+	expect_text(fd, "reply");
+	close(fd);
+	ck_assert_int_eq(node_stop(&node), 0);
+	struct ss_recording *recording = reopen();
+	ck_assert_str_eq(shape(recording, 0), "OIUN");
+	ss_recording_free(recording);
+}
+END_TEST
+
+/* Below it is one that knows of neither ends nor other addresses. */
+START_TEST(channels_below_may_know_less)
+{
+	static const struct ss_chaos_options calm = { .short_read = SS_NONE,
+						      .short_write = SS_NONE,
+						      .would_block = SS_NONE,
+						      .interrupted = SS_NONE };
+	struct ss_record_options options = { .path = path };
+	struct ss_config config =
+		config_of(&models[0], &transports[_i], &half_closing);
+	if (_i)
+		config.handler = &around;
+	use_first(&config, &ss_record_mixin, &options);
+	use_first(&config, &ss_chaos_mixin, &calm);
+	struct node node;
+	node_start(&node, &config);
+	int fd = dial(node.url);
+	if (_i)
+		send_text(fd, "q");
+	expect_text(fd, _i ? "now" : "bye\n");
+	if (_i) {
+		expect_text(fd, "other");
+		expect_text(fd, "reply");
+	} else {
+		expect_end(fd);
+	}
+	close(fd);
+	ck_assert_int_eq(node_stop(&node), 0);
+	struct ss_recording *recording = reopen();
+	ck_assert_str_eq(shape(recording, 0), _i ? "OIUEUN" : "OUHSN");
+	ss_recording_free(recording);
 }
 END_TEST
 
@@ -1330,6 +1715,11 @@ Suite *t_record(void)
 	tcase_add_test(tcase, datagrams_are_whole);
 	tcase_add_loop_test(tcase, a_file_has_so_many_bytes, 0, 30);
 	tcase_add_test(tcase, long_chunks_are_several_records);
+	tcase_add_test(tcase, a_long_message_may_find_no_place);
+	tcase_add_test(tcase, many_pieces_are_all_recorded);
+	tcase_add_test(tcase, many_pieces_of_a_datagram_are_one_record);
+	tcase_add_test(tcase, what_no_record_holds_is_several);
+	tcase_add_test(tcase, what_went_is_recorded_and_no_more);
 
 	tcase = suite_case(suite, "redacting", begin, NULL);
 	tcase_add_test(tcase, redacted_bytes_are_not_written);
@@ -1342,6 +1732,8 @@ Suite *t_record(void)
 	tcase_add_test(tcase, servers_that_are_refused_leave_no_file);
 	tcase_add_test(tcase, the_path_has_the_process_in_it);
 	tcase_add_test(tcase, servers_without_the_layer_say_so);
+	tcase_add_test(tcase, a_disk_that_fails_at_once_refuses_the_server);
+	tcase_add_test(tcase, long_descriptions_are_cut);
 	tcase_add_loop_test(tcase, a_disk_that_fails_stops_the_recording_alone,
 			    FULL, INTERRUPTED + 1);
 
@@ -1353,6 +1745,10 @@ Suite *t_record(void)
 	tcase_add_loop_test(tcase, files_that_are_sent_are_recorded, 0,
 			    model_count);
 	tcase_add_loop_test(tcase, datagrams_go_elsewhere_too, 0, model_count);
+	tcase_add_loop_test(tcase, datagrams_that_are_not_sent_are_not_recorded,
+			    0, model_count);
+	tcase_add_test(tcase, writes_that_fail_are_recorded);
+	tcase_add_loop_test(tcase, channels_below_may_know_less, 0, 2);
 	tcase_add_loop_test(tcase, the_place_among_layers_counts, 0,
 			    2 * model_count);
 
