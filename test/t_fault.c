@@ -5,6 +5,7 @@
 #include "support.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <sys/wait.h>
 
 #include <socketserver/fault.h>
@@ -414,13 +415,30 @@ static int echo(struct ss_request *req)
 	return n > 0 ? SS_AGAIN : (int)n;
 }
 
-static const struct ss_handler echoing = { .handle = echo };
-
 static void quiet(void *arg, int level, struct ss_server *server, uint64_t id,
 		  const char *text)
 {
 	(void)arg, (void)level, (void)server, (void)id, (void)text;
 }
+
+/* The same, after each kind of wait that there is. */
+static int wait_and_echo(struct ss_request *req)
+{
+	int64_t soon = ss_now(ss_request_server(req)) + 2;
+	struct ss_wait waits[6];
+	for (int i = 0; i < 6; i++)
+		waits[i] = (struct ss_wait){ .fd = -1, .events = POLLIN };
+	int r = ss_sleep(req, 1);
+	if (r == 0)
+		r = ss_wait_any(req, waits, 6, soon);
+	return r < 0 ? r : echo(req);
+}
+
+static const struct ss_handler handlers[] = {
+	{ .handle = echo },
+	{ .handle = wait_and_echo },
+};
+enum { HANDLERS = sizeof(handlers) / sizeof(*handlers) };
 
 static int exchange(struct ss_server *server, struct ss_diag *why)
 {
@@ -441,9 +459,10 @@ static int exchange(struct ss_server *server, struct ss_diag *why)
 
 static int in_memory(void *arg, struct ss_diag *why)
 {
-	const struct model *model = arg;
+	int which = *(const int *)arg;
+	const struct model *model = &models[which / HANDLERS];
 	struct ss_config config = { .transport = &ss_memory_server,
-				    .handler = &echoing,
+				    .handler = &handlers[which % HANDLERS],
 				    .log = quiet };
 	struct ss_server *server;
 	use_model(&config, model);
@@ -457,7 +476,7 @@ static int in_memory(void *arg, struct ss_diag *why)
 
 START_TEST(fault_is_borne_in_memory)
 {
-	const struct model *model = &models[_i];
+	const struct model *model = &models[_i / HANDLERS];
 	struct ss_diag why;
 	/* A fiber without memory for its stack waits until there is some: in
 	 * vain, and for a million turns. */
@@ -466,7 +485,7 @@ START_TEST(fault_is_borne_in_memory)
 	};
 	if (model_has(model, &ss_forking_mixin) || model_supervised(model))
 		return;
-	int faults = ss_fault_sweep(&options, in_memory, (void *)model, &why);
+	int faults = ss_fault_sweep(&options, in_memory, &_i, &why);
 	ck_assert_msg(faults > 20, "%d: %s", faults, why.text);
 }
 END_TEST
@@ -497,6 +516,7 @@ Suite *t_fault(void)
 	tcase_add_test(wrong, fault_does_not_look_where_it_is_told_so);
 	tcase_add_test(wrong, fault_looks_by_itself_too);
 	TCase *borne = suite_case(suite, "borne", NULL, NULL);
-	tcase_add_loop_test(borne, fault_is_borne_in_memory, 0, model_count);
+	tcase_add_loop_test(borne, fault_is_borne_in_memory, 0,
+			    model_count * HANDLERS);
 	return suite;
 }

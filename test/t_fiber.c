@@ -655,6 +655,259 @@ START_TEST(several_wait_for_one_descriptor)
 }
 END_TEST
 
+/* ---- waits that cannot be -------------------------------------------------*/
+
+static int no_dup(int fd)
+{
+	(void)fd;
+	errno = EMFILE;
+	return -1;
+}
+
+/* The second one to wait for it needs another descriptor. */
+START_TEST(who_cannot_share_a_descriptor_is_told)
+{
+	static const struct ss_handler handler = {
+		.handle = waits_for_the_bell,
+		.speaks_first = true,
+	};
+	struct ss_config config = config_for(&one_loop, &handler);
+	struct served served;
+	listening = ss_shared_alloc(sizeof(*listening));
+	ck_assert_int_eq(pipe2(bell, O_CLOEXEC), 0);
+	served_start(&served, &config);
+	sys_table.dup = no_dup;
+	int first = dial(served.url);
+	eventually(atomic_load(listening) == 1);
+	int second = dial(served.url);
+	expect_text(second, "0");
+	expect_end(second);
+	ck_assert(silent(first));
+	ck_assert_int_eq(write(bell[1], "", 1), 1);
+	expect_text(first, "1");
+	close(first);
+	close(second);
+	served_stop(&served);
+	close(bell[0]);
+	close(bell[1]);
+}
+END_TEST
+
+#ifdef SS_LINUX
+static atomic_bool no_epoll;
+
+static int full_epoll(int epfd, int op, int fd, struct epoll_event *event)
+{
+	if (op == EPOLL_CTL_ADD && atomic_exchange(&no_epoll, false)) {
+		errno = ENOSPC;
+		return -1;
+	}
+	return real.epoll_ctl(epfd, op, fd, event);
+}
+
+static int read_unwatched(struct ss_request *req)
+{
+	char byte;
+	bool first = atomic_fetch_add(&board->begun, 1) == 0;
+	atomic_store(&no_epoll, first);
+	ssize_t n = ss_read(req, &byte, 1);
+	tape_note(&board->tape, "%zd", n);
+	return n < 0 ? (int)n : ss_printf(req, "%c", byte) < 0 ? -EIO : 0;
+}
+
+static const struct ss_handler unwatched = { .handle = read_unwatched,
+					     .speaks_first = true };
+
+/* It costs that client, and no other. */
+START_TEST(who_cannot_be_watched_is_told)
+{
+	struct ss_config config = config_for(loops[_i], &unwatched);
+	struct served served;
+	config.log_level = SS_NONE;
+	sys_table.epoll_ctl = full_epoll;
+	served_start(&served, &config);
+	int first = dial(served.url);
+	expect_end(first);
+	int second = dial(served.url);
+	send_text(second, "x");
+	expect_text(second, "x");
+	expect_end(second);
+	close(first);
+	close(second);
+	served_stop(&served);
+	char text[20];
+	snprintf(text, sizeof(text), "%d 1", -ENOSPC);
+	ck_assert_str_eq(tape_text(&board->tape), text);
+}
+END_TEST
+#endif
+
+static void *no_more(void *memory, size_t n)
+{
+	(void)memory, (void)n;
+	errno = ENOMEM;
+	return NULL;
+}
+
+static int bells_ring(struct ss_request *req)
+{
+	struct ss_wait waits[6];
+	for (int i = 0; i < 6; i++)
+		waits[i] = (struct ss_wait){ .fd = i ? -1 : bell[0],
+					     .events = POLLIN };
+	return ss_wait_any(req, waits, 6, ss_now(ss_request_server(req)) + 5);
+}
+
+static int wait_each_way(struct ss_request *req)
+{
+	char byte;
+	int64_t soon = ss_now(ss_request_server(req)) + 5;
+	struct ss_timeouts brief = { .io_ms = 5 };
+	sys_table.realloc = no_more;
+	tape_note(&board->tape, "%d", ss_sleep(req, 5));
+	tape_note(&board->tape, "%d", ss_wait_fd(req, bell[0], POLLIN, soon));
+	tape_note(&board->tape, "%d", bells_ring(req));
+	ss_request_set_timeouts(req, &brief);
+	tape_note(&board->tape, "%d", (int)ss_read(req, &byte, 1));
+	sys_table.realloc = real.realloc;
+	tape_note(&board->tape, "%d", ss_sleep(req, 5));
+	tape_note(&board->tape, "%d", ss_wait_fd(req, bell[0], POLLIN, soon));
+	tape_note(&board->tape, "%d", bells_ring(req));
+	tape_note(&board->tape, "%d", (int)ss_read(req, &byte, 1));
+	return 0;
+}
+
+/* Each wait with an end to it, without memory to note that, and then with. */
+START_TEST(who_cannot_be_woken_in_time_is_told)
+{
+	static const struct ss_handler handler = { .handle = wait_each_way,
+						   .speaks_first = true };
+	struct ss_config config = config_for(loops[_i], &handler);
+	struct served served;
+	char text[100];
+	ck_assert_int_eq(pipe2(bell, O_CLOEXEC), 0);
+	served_start(&served, &config);
+	int fd = dial(served.url);
+	expect_end(fd);
+	close(fd);
+	served_stop(&served);
+	snprintf(text, sizeof(text), "%d %d %d %d 0 0 0 %d", -ENOMEM, -ENOMEM,
+		 -ENOMEM, -ENOMEM, -ETIMEDOUT);
+	ck_assert_str_eq(tape_text(&board->tape), text);
+	close(bell[0]);
+	close(bell[1]);
+}
+END_TEST
+
+static int wait_early(struct ss_server *server, struct ss_request *req);
+
+static const struct ss_layer early = {
+	.name = "early",
+	.ops = { .verify_request = wait_early },
+};
+
+/* Before it has a fiber, on whatever thread that is. */
+static int wait_early(struct ss_server *server, struct ss_request *req)
+{
+	char byte;
+	tape_note(&board->tape, "%d", (int)ss_read(req, &byte, 1));
+	tape_note(&board->tape, "%d", ss_wait_any(req, NULL, 0, SS_NONE));
+	return ss_super(server, &early)->verify_request(server, req);
+}
+
+/* It would keep the loop: so it fails. */
+START_TEST(who_has_no_fiber_yet_cannot_wait)
+{
+	struct ss_config config = config_for(loops[_i], &echoing);
+	struct served served;
+	char text[20];
+	use_first(&config, &early, NULL);
+	served_start(&served, &config);
+	int fd = dial(served.url);
+	tape_wait(&board->tape, 2);
+	send_text(fd, "x");
+	expect_text(fd, "x");
+	close(fd);
+	served_stop(&served);
+	snprintf(text, sizeof(text), "%d %d", -ECANCELED, -ECANCELED);
+	ck_assert_str_eq(tape_text(&board->tape), text);
+}
+END_TEST
+
+static int take_without_source(struct ss_server *server,
+			       struct ss_listener *listener,
+			       struct ss_request **req);
+
+static const struct ss_layer sourceless = {
+	.name = "sourceless",
+	.ops = { .get_request = take_without_source },
+};
+
+static int take_without_source(struct ss_server *server,
+			       struct ss_listener *listener,
+			       struct ss_request **req)
+{
+	int r = ss_super(server, &sourceless)
+			->get_request(server, listener, req);
+	if (r >= 0)
+		ss_request_set_source(*req, NULL);
+	return r;
+}
+
+static int wait_for_itself(struct ss_request *req)
+{
+	struct ss_server *server = ss_request_server(req);
+	struct ss_wait wait = { .req = req, .events = POLLIN };
+	int64_t until = ss_now(server) + 50;
+	int r = ss_wait_any(req, &wait, 1, until);
+	ck_assert_int_ge(ss_now(server), until);
+	return ss_printf(req, "%d", r) < 0 ? -EIO : 0;
+}
+
+/* A transport need not have sources: then nothing tells but the time. */
+START_TEST(requests_without_a_source_wait_for_the_time)
+{
+	static const struct ss_handler handler = { .handle = wait_for_itself,
+						   .speaks_first = true };
+	struct ss_config config = config_for(&one_loop, &handler);
+	struct ss_memory_client *client;
+	char text[2] = "";
+	config.transport = &ss_memory_server;
+	config.addresses[0] = NULL;
+	use_first(&config, &sourceless, NULL);
+	struct ss_server *server = made(&config);
+	ck_assert_int_eq(ss_memory_connect(server, &client), 0);
+	ck_assert_int_eq(ss_memory_recv(client, text, sizeof(text)), 1);
+	ck_assert_str_eq(text, "0");
+	ss_memory_close(client);
+	ck_assert_int_eq(ss_server_free(server), 0);
+}
+END_TEST
+
+static int failing_thread; /* the n-th is not begun */
+
+static int one_thread_less(pthread_t *thread, const pthread_attr_t *attr,
+			   void *(*run)(void *), void *arg)
+{
+	if (--failing_thread == 0)
+		return EAGAIN;
+	return real.pthread_create(thread, attr, run, arg);
+}
+
+START_TEST(loops_without_threads_are_refused)
+{
+	char text[60];
+	struct ss_config config = config_for(&two_loops, &echoing);
+	int before = threads();
+	sys_table.pthread_create = one_thread_less;
+	failing_thread = _i;
+	snprintf(text, sizeof(text), "fiber: thread %d of 2: Resource temp",
+		 _i);
+	refused(&config, -EAGAIN, text);
+	ck_assert(threads_back(before));
+}
+END_TEST
+
 /* ---- time -----------------------------------------------------------------*/
 
 static int64_t told_now;
@@ -1543,6 +1796,14 @@ static void add_turns(Suite *suite)
 #endif
 	tcase_add_loop_test(tcase, who_need_not_wait_lets_others_run, 0, 2);
 	tcase_add_test(tcase, several_wait_for_one_descriptor);
+	tcase_add_test(tcase, who_cannot_share_a_descriptor_is_told);
+#ifdef SS_LINUX
+	tcase_add_loop_test(tcase, who_cannot_be_watched_is_told, 0, 2);
+#endif
+	tcase_add_loop_test(tcase, who_cannot_be_woken_in_time_is_told, 0, 2);
+	tcase_add_loop_test(tcase, who_has_no_fiber_yet_cannot_wait, 0, 2);
+	tcase_add_test(tcase, requests_without_a_source_wait_for_the_time);
+	tcase_add_loop_test(tcase, loops_without_threads_are_refused, 1, 3);
 	tcase_add_test(tcase, sleepers_wake_in_turn);
 	tcase_add_test(tcase, loops_share_evenly_and_keep_theirs);
 	tcase_add_test(tcase, loops_that_clients_left_get_the_next);

@@ -857,6 +857,51 @@ START_TEST(clients_that_never_read_keep_nobody_waiting)
 }
 END_TEST
 
+static atomic_int *full; /* so often the socket takes nothing */
+
+static ssize_t full_sendto(int fd, const void *buf, size_t n, int flags,
+			   const struct sockaddr *to, socklen_t len)
+{
+	if (atomic_fetch_sub(full, 1) <= 0)
+		return real.sendto(fd, buf, n, flags, to, len);
+	errno = EAGAIN;
+	return -1;
+}
+
+/* Between two looks of a handler that sends it may have become empty. */
+static int send_three(struct ss_request *req)
+{
+	for (int i = 1; i <= 3; i++) {
+		char text[2] = { (char)('0' + i) };
+		ssize_t n = ss_send_to(req, text, 1, NULL);
+		if (n < 0)
+			return (int)n;
+		atomic_store(full, i);
+	}
+	return 0;
+}
+
+static const struct ss_handler three = { .name = "three",
+					 .handle = send_three };
+
+START_TEST(a_full_socket_is_waited_for)
+{
+	struct ss_config config = config_of(&models[_i], udp, &three);
+	struct node node;
+	full = ss_shared_alloc(sizeof(*full));
+	ck_assert_ptr_nonnull(full);
+	sys_table.sendto = full_sendto;
+	node_start(&node, &config);
+	int fd = dial(node.url);
+	send_text(fd, "x");
+	expect_packet(fd, "1");
+	expect_packet(fd, "2");
+	expect_packet(fd, "3");
+	close(fd);
+	ck_assert_int_eq(node_stop(&node), 0);
+}
+END_TEST
+
 /* One that reads after a while gets what waited for it. */
 START_TEST(clients_that_read_late_get_what_waited)
 {
@@ -1208,6 +1253,7 @@ static void add_lost(Suite *suite)
 	tcase_add_loop_test(tcase, clients_that_vanish_stop_nothing, 0, all);
 	tcase_add_loop_test(tcase, clients_without_a_name_are_served_unanswered,
 			    0, model_count);
+	tcase_add_loop_test(tcase, a_full_socket_is_waited_for, 0, model_count);
 	tcase_add_test(tcase, clients_that_never_read_keep_nobody_waiting);
 	tcase_add_test(tcase, clients_that_read_late_get_what_waited);
 }

@@ -116,8 +116,7 @@ static void fbr_stir_request(struct ss_server *server, struct ss_request *req)
 	look_again(server, req);
 }
 
-/* ---- places where a fiber waits
- * --------------------------------------------*/
+/* ---- places where a fiber waits -------------------------------------------*/
 
 /* One of them: a stream's source, or a descriptor of somebody else's. */
 struct place {
@@ -372,6 +371,12 @@ static int fbr_offload(struct ss_server *server, struct ss_request *req,
 
 /* ---- the server's life ----------------------------------------------------*/
 
+static int default_loops(void)
+{
+	int processors = sys_processors();
+	return processors < LOOPS_MAX ? processors : LOOPS_MAX;
+}
+
 static int check_options(struct ss_server *server, struct ss_fiber_options *o)
 {
 	if (o->loops < 0 || o->loops > LOOPS_MAX)
@@ -396,9 +401,7 @@ static int check_options(struct ss_server *server, struct ss_fiber_options *o)
 				 "fiber: %s is served by one loop",
 				 socket ? "a worker" : "memory");
 	if (!o->loops)
-		o->loops = socket && !worker ? sys_processors() : 1;
-	if (o->loops > LOOPS_MAX)
-		o->loops = LOOPS_MAX;
+		o->loops = socket && !worker ? default_loops() : 1;
 	return 0;
 }
 
