@@ -781,7 +781,8 @@ static int wait_each_way(struct ss_request *req)
 START_TEST(who_cannot_be_woken_in_time_is_told)
 {
 	static const struct ss_handler handler = { .handle = wait_each_way,
-						   .speaks_first = true };
+						   .speaks_first = true,
+						   .rbufsize = SS_NONE };
 	struct ss_config config = config_for(loops[_i], &handler);
 	struct served served;
 	char text[100];
