@@ -7,6 +7,8 @@
 
 #include <sys/socket.h>
 
+#include <socketserver/fault.h>
+
 #include "handlers.h"
 #include "program.h"
 #include "sim/scenarios.h"
@@ -144,9 +146,57 @@ static void goes_round(struct ss_sim_client *client, void *arg)
 
 static void has_no_wire(struct ss_sim_client *client, void *arg)
 {
+	char byte;
 	(void)arg;
 	ck_assert_int_eq(ss_sim_send(client, "x", 1), -ENOTCONN);
+	ck_assert_int_eq(ss_sim_recv(client, &byte, 1, 0), -ENOTCONN);
 	ss_sim_say(client, "x");
+	ck_abort_msg("came back");
+}
+
+static void connects_and_says(struct ss_sim_client *client)
+{
+	ss_sim_connect(client);
+	ss_sim_say(client, "well\n");
+}
+
+static void expects_other(struct ss_sim_client *client, void *arg)
+{
+	(void)arg;
+	connects_and_says(client);
+	ss_sim_hear(client, "when");
+}
+
+static void expects_unconnected(struct ss_sim_client *client, void *arg)
+{
+	(void)arg;
+	ss_sim_hear(client, "%s", "what\n");
+}
+
+static void expects_the_end(struct ss_sim_client *client, void *arg)
+{
+	(void)arg;
+	connects_and_says(client);
+	ss_sim_hear_end(client);
+}
+
+static void expects_no_reset(struct ss_sim_client *client, void *arg)
+{
+	(void)arg;
+	ss_sim_hear_end(client);
+}
+
+static void says_too_much(struct ss_sim_client *client, void *arg)
+{
+	(void)arg;
+	ss_sim_connect(client);
+	ss_sim_say(client, "%5000d", 1);
+}
+
+static void fails_by_itself(struct ss_sim_client *client, void *arg)
+{
+	ck_assert_ptr_eq(ss_sim_of(client), arg);
+	ss_sim_fail(ss_sim_of(client), "%d is %s", 7, "enough");
 	ck_abort_msg("came back");
 }
 
@@ -173,6 +223,20 @@ START_TEST(failures_are_told)
 	finds(fiber, answer_nothing, goes_round, -ELOOP, "without time");
 	finds(fiber, answer_nothing, has_no_wire, -EPROTO,
 	      "client 1: cannot send");
+	finds(fiber, answer_little, expects_other, -EPROTO,
+	      "client 1: expected \"wh");
+	finds(fiber, answer_little, expects_other, -EPROTO, "\", got \"wha");
+	finds(fiber, answer_little, expects_unconnected, -EPROTO,
+	      "expected \"what.\", got Transport endpoint is not connected "
+	      "after 0 bytes");
+	finds(fiber, answer_little, expects_the_end, -EPROTO,
+	      "client 1: expected the end, got \"w");
+	finds(fiber, answer_little, expects_no_reset, -EPROTO,
+	      "client 1: expected the end, got Transport endpoint is not");
+	finds(fiber, answer_little, says_too_much, -EPROTO,
+	      "client 1: text of 5000 bytes");
+	finds(fiber, answer_little, fails_by_itself, -EPROTO,
+	      "client 1: 7 is enough");
 }
 END_TEST
 
@@ -181,6 +245,133 @@ START_TEST(requests_that_stay_are_found)
 {
 	finds(true, wait_always, says_and_goes, -EDEADLK,
 	      "requests that wait for ever: 1");
+}
+END_TEST
+
+/* Nor where the server closes, and has all the time that there is. */
+static void says_and_stops(struct ss_sim_client *client, void *arg)
+{
+	connects_and_says(client);
+	ss_sim_wait(client, 100);
+	ss_shutdown(ss_sim_server(arg));
+}
+
+START_TEST(requests_that_outlive_the_server_are_found)
+{
+	struct ss_handler handler = { .handle = wait_always };
+	struct ss_config config = simulated(&handler, true);
+	struct ss_diag why;
+	config.drain_ms = SS_NONE;
+	ck_assert_int_eq(run_client(&config, says_and_stops, &why), -EDEADLK);
+	ck_assert_msg(strstr(why.text, "requests that wait for ever: 1"), "%s",
+		      why.text);
+}
+END_TEST
+
+/* ---- a server that does not what it must ----------------------------------*/
+
+static int forget_one(struct ss_server *server);
+static int fail_to_close(struct ss_server *server);
+static void never_rest(struct ss_server *server);
+
+static const struct ss_layer broken[] = {
+	{ .name = "forgetful", .ops = { .server_close = forget_one } },
+	{ .name = "open", .ops = { .server_close = fail_to_close } },
+	{ .name = "restless", .ops = { .service_actions = never_rest } },
+};
+
+static int forget_one(struct ss_server *server)
+{
+	return ss_super(server, &broken[0])->server_close(server) + 1;
+}
+
+static int fail_to_close(struct ss_server *server)
+{
+	ss_super(server, &broken[1])->server_close(server);
+	return -EIO;
+}
+
+static void never_rest(struct ss_server *server)
+{
+	ss_turn_now(server);
+}
+
+static const struct {
+	int code;
+	const char *text;
+} breaks[] = {
+	{ -EDEADLK, "requests abandoned: 1" },
+	{ -EIO, "the server is not closed: Input/output error" },
+	{ -ELOOP, "the server turns, and nothing comes of it" },
+};
+enum { BROKEN = sizeof(breaks) / sizeof(*breaks) };
+
+START_TEST(broken_servers_are_found)
+{
+	struct ss_config config = simulated(&ss_echo_handler, true);
+	struct ss_diag why;
+	config.mixins[1] = (struct ss_use){ &broken[_i], NULL };
+	ck_assert_int_eq(run_client(&config, says_and_goes, &why),
+			 breaks[_i].code);
+	ck_assert_msg(strstr(why.text, breaks[_i].text), "%s", why.text);
+}
+END_TEST
+
+/* Behind the simulation's back; within a turn it is refused. */
+static int close_it(void *arg, struct ss_sim *sim)
+{
+	int *closed = arg;
+	*closed += ss_server_close(ss_sim_server(sim)) == 0;
+	return 0;
+}
+
+START_TEST(servers_that_others_close_are_found)
+{
+	struct ss_config config = simulated(&ss_echo_handler, _i);
+	int closed = 0;
+	struct ss_sim_options options = { .check = close_it, .arg = &closed };
+	struct ss_sim *sim;
+	struct ss_diag why;
+	ck_assert_int_eq(ss_sim_new(&sim, &config, &options, &why), 0);
+	ck_assert_int_eq(ss_sim_add(sim, 10, says_and_goes, NULL), 1);
+	ck_assert_int_eq(ss_sim_run(sim, SS_NONE, &why), -EBADF);
+	ck_assert_int_gt(closed, 0);
+	ck_assert_msg(strstr(why.text, "the server's turn: Bad file"), "%s",
+		      why.text);
+	ss_sim_free(sim);
+}
+END_TEST
+
+/* ---- clients that outlive the server --------------------------------------*/
+
+static void comes_late(struct ss_sim_client *client, void *arg)
+{
+	ss_shutdown(ss_sim_server(arg));
+	ss_sim_wait(client, 5000);
+	ck_assert_int_eq(ss_sim_connect(client), -ECONNREFUSED);
+}
+
+static void waits_always(struct ss_sim_client *client, void *arg)
+{
+	ss_shutdown(ss_sim_server(arg));
+	ss_sim_wait(client, SS_NONE);
+}
+
+START_TEST(clients_go_on_without_the_server)
+{
+	struct ss_config config = simulated(&ss_echo_handler, _i);
+	struct ss_sim *sim;
+	struct ss_diag why;
+	ck_assert_int_eq(ss_sim_new(&sim, &config, NULL, &why), 0);
+	ck_assert_int_eq(ss_sim_add(sim, 10, comes_late, sim), 1);
+	ck_assert_int_eq(ss_sim_run(sim, 1000, &why), 1);
+	ck_assert_int_eq(ss_now(ss_sim_server(sim)), 1000);
+	ck_assert_int_eq(ss_sim_run(sim, SS_NONE, &why), 0);
+	ck_assert_int_ge(ss_now(ss_sim_server(sim)), 5010);
+	ss_sim_free(sim);
+	ck_assert_int_eq(run_client(&config, waits_always, &why), -EDEADLK);
+	ck_assert_msg(strstr(why.text, "client 1 waits for ever"), "%s",
+		      why.text);
 }
 END_TEST
 
@@ -233,6 +424,173 @@ START_TEST(what_needs_threads_is_refused)
 		ck_assert_msg(strstr(why.text, "one thread"), "%s", why.text);
 	}
 	ss_sim_free(NULL);
+	static const struct ss_layer thread = { .name = "thread",
+						.flags = SS_LAYER_DISPATCHES };
+	config.mixins[0].layer = &thread;
+	ck_assert_int_eq(ss_sim_new(&sim, &config, NULL, &why), -EINVAL);
+	ck_assert_msg(strstr(why.text, "one thread"), "%s", why.text);
+}
+END_TEST
+
+START_TEST(layers_need_room)
+{
+	static const struct ss_layer plain[SS_MIXINS_MAX];
+	struct ss_config config = { .handler = &ss_echo_handler };
+	struct ss_sim *sim;
+	struct ss_diag why;
+	for (int i = 0; i < SS_MIXINS_MAX - 2; i++)
+		config.mixins[i].layer = &plain[i];
+	ck_assert_int_eq(ss_sim_new(&sim, &config, NULL, &why), -EINVAL);
+	ck_assert_str_eq(why.text, "simulation: no room for its layers");
+	ck_assert_int_eq(ss_sim_new(&sim, &config, NULL, NULL), -EINVAL);
+}
+END_TEST
+
+START_TEST(what_is_newer_is_refused)
+{
+	struct {
+		struct ss_config config;
+		struct ss_sim_options options;
+		int newer;
+	} program = { .newer = 1 };
+	struct ss_sim *sim;
+	struct ss_diag why;
+	ck_assert_int_eq(ss_sim_new_sized(&sim, &program.config,
+					  sizeof(program.config) + 8, NULL, 0,
+					  &why),
+			 -E2BIG);
+	ck_assert_str_eq(why.text, "simulation: made for a newer library");
+	ck_assert_int_eq(ss_sim_new_sized(&sim, &program.config,
+					  sizeof(program.config),
+					  &program.options,
+					  sizeof(program.options) + 8, NULL),
+			 -E2BIG);
+}
+END_TEST
+
+/* ---- by which transport, how fast -----------------------------------------*/
+
+static void sends_packets(struct ss_sim_client *client, void *arg)
+{
+	char got[TEXT];
+	(void)arg;
+	ck_assert_int_eq(ss_sim_connect(client), 0);
+	ss_sim_say(client, "one");
+	ss_sim_say(client, "two");
+	for (int i = 0; i < 2; i++)
+		ck_assert_int_eq(ss_sim_recv(client, got, sizeof(got), 1000),
+				 3);
+}
+
+/* It is in memory, but of the kind that the addresses say. */
+START_TEST(addresses_say_which_transport)
+{
+	static const struct ss_sim_options calm = { .no_chaos = true };
+	struct ss_config config = simulated(&ss_echo_handler, _i);
+	struct ss_sim *sim;
+	struct ss_diag why;
+	config.addresses[0] = "udp://127.0.0.1:7";
+	ck_assert_int_eq(ss_sim_new(&sim, &config, &calm, &why), 0);
+	ck_assert_int_eq(ss_sim_add(sim, 10, sends_packets, NULL), 1);
+	ck_assert_msg(ss_sim_run(sim, SS_NONE, &why) == 0, "%s", why.text);
+	ss_sim_free(sim);
+}
+END_TEST
+
+enum { MUCH = 300000 };
+
+static int answer_much(struct ss_request *req)
+{
+	static char much[MUCH];
+	ssize_t n = ss_write(req, much, sizeof(much));
+	ck_assert_int_eq(n, MUCH);
+	return 0;
+}
+
+static void receives_much(struct ss_sim_client *client, void *arg)
+{
+	static char got[MUCH];
+	ssize_t r, n = 0;
+	(void)arg;
+	ck_assert_int_eq(ss_sim_connect(client), 0);
+	ss_sim_wait(client, 1000);
+	while ((r = ss_sim_recv(client, got, sizeof(got), 0)) > 0)
+		n += r;
+	ck_assert_int_eq(r, 0);
+	ck_assert_int_eq(n, MUCH);
+}
+
+/* Nothing is on its way, and all that is written has room. */
+START_TEST(wires_may_be_short_and_wide)
+{
+	static const struct ss_handler handler = { .handle = answer_much,
+						   .speaks_first = true };
+	static const struct ss_sim_options options = { .no_chaos = true,
+						       .latency_ms = SS_NONE,
+						       .window = SS_NONE };
+	struct ss_config config = simulated(&handler, _i);
+	struct ss_sim *sim;
+	struct ss_diag why;
+	ck_assert_int_eq(ss_sim_new(&sim, &config, &options, &why), 0);
+	ck_assert_int_eq(ss_sim_add(sim, 10, receives_much, NULL), 1);
+	ck_assert_msg(ss_sim_run(sim, SS_NONE, &why) == 0, "%s", why.text);
+	ck_assert_int_eq(ss_now(ss_sim_server(sim)), 1011);
+	ss_sim_free(sim);
+}
+END_TEST
+
+/* ---- without memory -------------------------------------------------------*/
+
+static void talks(struct ss_sim_client *client, void *arg)
+{
+	(void)arg;
+	if (ss_sim_connect(client) < 0)
+		ss_sim_fail(ss_sim_of(client), "not connected");
+	ss_sim_say(client, "well\n");
+	ss_sim_hear(client, "WELL\n");
+	ss_sim_shutdown(client);
+	ss_sim_hear_end(client);
+}
+
+static void leaves(struct ss_sim_client *client, void *arg)
+{
+	char byte;
+	(void)arg;
+	ss_sim_connect(client);
+	ss_sim_send(client, "well\n", 5);
+	ss_sim_recv(client, &byte, 1, 10);
+	ss_sim_reset(client);
+	ss_sim_connect(client);
+	ss_sim_send(client, "so\n", 3);
+}
+
+static int simulate_once(void *arg, struct ss_diag *why)
+{
+	struct ss_config config =
+		simulated(&ss_upper_handler, *(const int *)arg);
+	struct ss_sim *sim;
+	int r = ss_sim_new(&sim, &config, NULL, why);
+	if (r < 0)
+		return why->code == r && why->text[0] ? r : SS_FAULT_WRONG;
+	for (int i = 0; r >= 0 && i < 70; i++)
+		r = ss_sim_add(sim, i, i % 2 ? talks : leaves, NULL);
+	if (r >= 0)
+		r = ss_sim_run(sim, SS_NONE, why);
+	ss_sim_free(sim);
+	return r;
+}
+
+/* It ends, by an error or well. */
+START_TEST(simulations_bear_faults)
+{
+	static const struct ss_fault_options options = {
+		.calls = "malloc calloc realloc mmap",
+		.modes = SS_FAULT_ONCE,
+		.stride = 7,
+	};
+	struct ss_diag why;
+	int faults = ss_fault_sweep(&options, simulate_once, &_i, &why);
+	ck_assert_msg(faults > 20, "%d: %s", faults, why.text);
 }
 END_TEST
 
@@ -356,7 +714,12 @@ START_TEST(clock_needs_memory)
 	struct ss_config config =
 		config_of(&models[0], &transports[0], &ss_echo_handler);
 	use_first(&config, &ss_clock_mixin, NULL);
-	refused(&config, -EINVAL, "clock");
+	refused(&config, -EINVAL, "clock: time stands still over memory");
+	static const struct ss_clock_options past = { .start_ms = -1 };
+	config = simulated(&ss_echo_handler, false);
+	config.transport = &ss_memory_server;
+	use_first(&config, &ss_clock_mixin, &past);
+	refused(&config, -EINVAL, "clock: start_ms is below 0");
 	config = simulated(&ss_echo_handler, false);
 	config.transport = &ss_memory_server;
 	struct ss_server *server = made(&config);
@@ -396,8 +759,17 @@ Suite *t_sim(void)
 	tcase = suite_case(suite, "failures", NULL, NULL);
 	tcase_add_loop_test(tcase, failures_are_told, 0, 2);
 	tcase_add_test(tcase, requests_that_stay_are_found);
+	tcase_add_test(tcase, requests_that_outlive_the_server_are_found);
+	tcase_add_loop_test(tcase, broken_servers_are_found, 0, BROKEN);
+	tcase_add_loop_test(tcase, servers_that_others_close_are_found, 0, 2);
+	tcase_add_loop_test(tcase, clients_go_on_without_the_server, 0, 2);
 	tcase_add_test(tcase, invariants_are_asked);
 	tcase_add_test(tcase, what_needs_threads_is_refused);
+	tcase_add_test(tcase, layers_need_room);
+	tcase_add_test(tcase, what_is_newer_is_refused);
+	tcase_add_loop_test(tcase, addresses_say_which_transport, 0, 2);
+	tcase_add_loop_test(tcase, wires_may_be_short_and_wide, 0, 2);
+	tcase_add_loop_test(tcase, simulations_bear_faults, 0, 2);
 	tcase = suite_case(suite, "layers", NULL, NULL);
 	tcase_add_loop_test(tcase, chaos_loses_nothing, 0, model_count);
 	tcase_add_test(tcase, chaos_keeps_its_word);
