@@ -243,8 +243,33 @@ END_TEST
 /* Nobody is left who could end it. */
 START_TEST(requests_that_stay_are_found)
 {
-	finds(true, wait_always, says_and_goes, -EDEADLK,
+	finds(_i, wait_always, says_and_goes, -EDEADLK,
 	      "requests that wait for ever: 1");
+}
+END_TEST
+
+static int wait_for_input(struct ss_request *req)
+{
+	char byte;
+	struct ss_wait wait = { .req = req, .events = POLLIN };
+	ck_assert_int_eq(ss_wait_any(req, &wait, 1, SS_NONE), 1);
+	ck_assert_int_eq(wait.revents, POLLIN);
+	ck_assert_int_eq(ss_read(req, &byte, 1), 0);
+	return 0;
+}
+
+static void says_nothing(struct ss_sim_client *client, void *arg)
+{
+	(void)arg;
+	ss_sim_connect(client);
+	ss_sim_wait(client, SS_NONE);
+}
+
+/* Where there is one after another it ends for want of time. */
+START_TEST(input_ends_with_time)
+{
+	finds(false, wait_for_input, says_nothing, -EDEADLK,
+	      "client 1 waits for ever");
 }
 END_TEST
 
@@ -339,6 +364,54 @@ START_TEST(servers_that_others_close_are_found)
 	ck_assert_msg(strstr(why.text, "the server's turn: Bad file"), "%s",
 		      why.text);
 	ss_sim_free(sim);
+}
+END_TEST
+
+/* ---- what a stop cuts off -------------------------------------------------*/
+
+static struct {
+	int64_t stopped_at, ended_at;
+	ssize_t result;
+} cut_off;
+
+static int write_far_too_much(struct ss_request *req)
+{
+	static char much[300000];
+	cut_off.result = ss_write(req, much, sizeof(much));
+	cut_off.ended_at = ss_now(ss_request_server(req));
+	return (int)cut_off.result;
+}
+
+static void never_reads(struct ss_sim_client *client, void *arg)
+{
+	(void)arg;
+	ss_sim_connect(client);
+	ss_sim_wait(client, 60000);
+}
+
+static void stops_it(struct ss_sim_client *client, void *arg)
+{
+	(void)client;
+	cut_off.stopped_at = ss_now(ss_sim_server(arg));
+	ss_shutdown(ss_sim_server(arg));
+}
+
+/* A moment after it was told that its time is over. */
+START_TEST(writes_that_wait_end_with_the_server)
+{
+	static const struct ss_handler handler = { .handle = write_far_too_much,
+						   .speaks_first = true };
+	struct ss_config config = simulated(&handler, _i);
+	struct ss_sim *sim;
+	struct ss_diag why;
+	config.drain_ms = 700;
+	ck_assert_int_eq(ss_sim_new(&sim, &config, NULL, &why), 0);
+	ck_assert_int_eq(ss_sim_add(sim, 10, never_reads, sim), 1);
+	ck_assert_int_eq(ss_sim_add(sim, 1000, stops_it, sim), 2);
+	ck_assert_msg(ss_sim_run(sim, SS_NONE, &why) == 0, "%s", why.text);
+	ss_sim_free(sim);
+	ck_assert_int_eq(cut_off.result, -ECANCELED);
+	ck_assert_int_eq(cut_off.ended_at - cut_off.stopped_at, 700 + 250);
 }
 END_TEST
 
@@ -580,17 +653,45 @@ static int simulate_once(void *arg, struct ss_diag *why)
 	return r;
 }
 
-/* It ends, by an error or well. */
+/* Of what is often asked for, some. */
+static const struct ss_fault_options scarce[] = {
+	{ .calls = "malloc calloc", .stride = 13 },
+	{ .calls = "realloc" },
+	{ .calls = "mmap" },
+};
+enum { SCARCE = sizeof(scarce) / sizeof(*scarce) };
+
+/* It ends, by an error or well.  A fiber waits for its stack as long as there
+ * is none. */
 START_TEST(simulations_bear_faults)
 {
-	static const struct ss_fault_options options = {
-		.calls = "malloc calloc realloc mmap",
-		.modes = SS_FAULT_ONCE,
-		.stride = 7,
-	};
+	int fiber = _i % 2;
+	struct ss_fault_options options = scarce[_i / 2];
 	struct ss_diag why;
-	int faults = ss_fault_sweep(&options, simulate_once, &_i, &why);
-	ck_assert_msg(faults > 20, "%d: %s", faults, why.text);
+	options.modes = fiber ? SS_FAULT_ONCE : 0;
+	int faults = ss_fault_sweep(&options, simulate_once, &fiber, &why);
+	ck_assert_msg(faults > 1, "%d: %s", faults, why.text);
+}
+END_TEST
+
+static int make_simulation(void *arg, struct ss_diag *why)
+{
+	struct ss_config config =
+		simulated(&ss_upper_handler, *(const int *)arg);
+	struct ss_sim *sim;
+	int r = ss_sim_new(&sim, &config, NULL, why);
+	if (r < 0 && (sim || why->code != r || !why->text[0]))
+		return SS_FAULT_WRONG;
+	ss_sim_free(sim);
+	return r;
+}
+
+START_TEST(simulations_that_cannot_be_are_not_made)
+{
+	struct ss_diag why;
+	int fiber = _i;
+	int faults = ss_fault_sweep(NULL, make_simulation, &fiber, &why);
+	ck_assert_msg(faults > 10, "%d: %s", faults, why.text);
 }
 END_TEST
 
@@ -669,6 +770,45 @@ START_TEST(chaos_keeps_its_word)
 	cut.cut_after = 0;
 	cut.short_read = 1001;
 	refused(&config, -EINVAL, "1001 of 1000");
+}
+END_TEST
+
+static int sleep_long(struct ss_request *req)
+{
+	return ss_sleep(req, 3600000);
+}
+
+/* One that is held back to be overtaken, and for whom there is no place before
+ * the end, goes with the server. */
+START_TEST(chaos_keeps_nothing)
+{
+	static const struct ss_chaos_options swapping = { .reordered = 1000 };
+	static const struct ss_handler handler = { .handle = sleep_long };
+	struct ss_config config = {
+		.transport = &ss_memory_datagram_server,
+		.mixins = { { &ss_chaos_mixin, &swapping },
+			    { &ss_fiber_mixin, &one_loop } },
+		.handler = &handler,
+		.max_active = 1,
+		.drain_ms = 1,
+		.log_level = SS_NONE,
+	};
+	struct ss_fault_state before;
+	struct ss_memory_client *client;
+	struct ss_stats stats;
+	struct ss_diag why;
+	ss_fault_look(&before);
+	struct ss_server *server = made(&config);
+	ck_assert_int_eq(ss_memory_connect(server, &client), 0);
+	ck_assert_int_eq(ss_memory_send(client, "one", 3), 3);
+	ck_assert_int_eq(ss_memory_send(client, "two", 3), 3);
+	ck_assert_int_ge(ss_server_turn(server, 0), 0);
+	ss_memory_close(client);
+	ck_assert_int_eq(ss_server_close(server), 0);
+	ss_server_stats(server, &stats);
+	ck_assert_uint_eq(stats.accepted, 1);
+	ck_assert_int_eq(ss_server_free(server), 0);
+	ck_assert_msg(ss_fault_left(&before, &why) == 0, "%s", why.text);
 }
 END_TEST
 
@@ -758,10 +898,12 @@ Suite *t_sim(void)
 	tcase_add_test(tcase, one_seed_one_run);
 	tcase = suite_case(suite, "failures", NULL, NULL);
 	tcase_add_loop_test(tcase, failures_are_told, 0, 2);
-	tcase_add_test(tcase, requests_that_stay_are_found);
+	tcase_add_loop_test(tcase, requests_that_stay_are_found, 0, 2);
+	tcase_add_test(tcase, input_ends_with_time);
 	tcase_add_test(tcase, requests_that_outlive_the_server_are_found);
 	tcase_add_loop_test(tcase, broken_servers_are_found, 0, BROKEN);
 	tcase_add_loop_test(tcase, servers_that_others_close_are_found, 0, 2);
+	tcase_add_loop_test(tcase, writes_that_wait_end_with_the_server, 0, 2);
 	tcase_add_loop_test(tcase, clients_go_on_without_the_server, 0, 2);
 	tcase_add_test(tcase, invariants_are_asked);
 	tcase_add_test(tcase, what_needs_threads_is_refused);
@@ -769,10 +911,13 @@ Suite *t_sim(void)
 	tcase_add_test(tcase, what_is_newer_is_refused);
 	tcase_add_loop_test(tcase, addresses_say_which_transport, 0, 2);
 	tcase_add_loop_test(tcase, wires_may_be_short_and_wide, 0, 2);
-	tcase_add_loop_test(tcase, simulations_bear_faults, 0, 2);
+	tcase_add_loop_test(tcase, simulations_that_cannot_be_are_not_made, 0,
+			    2);
+	tcase_add_loop_test(tcase, simulations_bear_faults, 0, 2 * SCARCE);
 	tcase = suite_case(suite, "layers", NULL, NULL);
 	tcase_add_loop_test(tcase, chaos_loses_nothing, 0, model_count);
 	tcase_add_test(tcase, chaos_keeps_its_word);
+	tcase_add_test(tcase, chaos_keeps_nothing);
 	tcase_add_loop_test(tcase, hours_take_no_time, 0, 2);
 	tcase_add_test(tcase, clock_needs_memory);
 	tcase = suite_case(suite, "demo", NULL, NULL);

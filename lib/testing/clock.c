@@ -123,6 +123,24 @@ static int clock_wait(struct ss_server *server, struct ss_request *req,
 	return pass(server, req, deadline);
 }
 
+static bool reads(const struct ss_wait *waits, int count)
+{
+	for (int i = 0; i < count; i++)
+		if (waits[i].req && (waits[i].events & POLLIN))
+			return true;
+	return false;
+}
+
+/* Streams see the end of their input.  Who waits for something else would do so
+ * in earnest, and for ever where all that can happen is simulated. */
+static int at_the_end(struct ss_server *server, struct ss_request *req,
+		      struct ss_wait *waits, int count)
+{
+	if (state_of(server)->options.idle && !reads(waits, count))
+		return -ECANCELED;
+	return super(server)->wait_any(server, req, waits, count, SS_NONE);
+}
+
 /* What is there now is for those to say who know the streams. */
 static int clock_wait_any(struct ss_server *server, struct ss_request *req,
 			  struct ss_wait *waits, int count, int64_t deadline)
@@ -138,8 +156,7 @@ static int clock_wait_any(struct ss_server *server, struct ss_request *req,
 			return 0;
 		r = pass(server, req, deadline);
 		if (r == -ESHUTDOWN)
-			return super(server)->wait_any(server, req, waits,
-						       count, SS_NONE);
+			return at_the_end(server, req, waits, count);
 	}
 }
 
