@@ -6,6 +6,8 @@
 
 #include <fcntl.h>
 #include <poll.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 
 #include <socketserver/fault.h>
@@ -404,6 +406,67 @@ START_TEST(fault_looks_by_itself_too)
 }
 END_TEST
 
+static void *no_mmap(void *at, size_t n, int prot, int flags, int fd,
+		     off_t offset)
+{
+	(void)at, (void)n, (void)prot, (void)flags, (void)fd, (void)offset;
+	errno = ENOMEM;
+	return MAP_FAILED;
+}
+
+/* Then it is so once there is some. */
+START_TEST(fault_needs_memory_of_its_own)
+{
+	struct sys_table real = sys_table;
+	struct ss_fault_state state;
+	struct ss_diag why;
+	sys_table.mmap = no_mmap;
+	ss_fault_look(&state);
+	ck_assert_int_eq(ss_fault_sweep(NULL, five_calls, NULL, &why), -ENOMEM);
+	ck_assert_str_eq(why.text, "Cannot allocate memory");
+	ck_assert(!ss_fault_struck(NULL));
+	ss_fault_arm();
+	ss_fault_disarm();
+	sys_table = real;
+}
+END_TEST
+
+/* All but so many descriptors are taken. */
+static void leave_descriptors(int left)
+{
+	int next = dup(STDIN_FILENO);
+	ck_assert_int_ge(next, 0);
+	close(next);
+	struct rlimit limit;
+	ck_assert_int_eq(getrlimit(RLIMIT_NOFILE, &limit), 0);
+	limit.rlim_cur = (rlim_t)(next + left);
+	ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &limit), 0);
+}
+
+static void leave_more(void)
+{
+	struct rlimit limit;
+	ck_assert_int_eq(getrlimit(RLIMIT_NOFILE, &limit), 0);
+	limit.rlim_cur = limit.rlim_max;
+	ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &limit), 0);
+}
+
+/* What cannot be seen is not missed. */
+START_TEST(fault_looks_as_far_as_it_can)
+{
+	struct ss_fault_state before, blind;
+	struct ss_diag why;
+	ss_fault_look(&before);
+	leave_descriptors(_i);
+	ss_fault_look(&blind);
+	ck_assert_int_eq(ss_fault_left(&before, &why), 0);
+	leave_more();
+	ck_assert_int_eq(blind.descriptors, _i ? before.descriptors : -1);
+	ck_assert_int_eq(blind.threads, _i ? before.threads : -1);
+	ck_assert_int_eq(ss_fault_left(&blind, &why), 0);
+}
+END_TEST
+
 /* ---- as a user has it -----------------------------------------------------*/
 
 static int echo(struct ss_request *req)
@@ -515,6 +578,8 @@ Suite *t_fault(void)
 	tcase_add_loop_test(wrong, fault_finds_what_is_left, 0, 2 * LEAKS);
 	tcase_add_test(wrong, fault_does_not_look_where_it_is_told_so);
 	tcase_add_test(wrong, fault_looks_by_itself_too);
+	tcase_add_test(wrong, fault_needs_memory_of_its_own);
+	tcase_add_loop_test(wrong, fault_looks_as_far_as_it_can, 0, 2);
 	TCase *borne = suite_case(suite, "borne", NULL, NULL);
 	tcase_add_loop_test(borne, fault_is_borne_in_memory, 0,
 			    model_count * HANDLERS);

@@ -69,6 +69,12 @@ static int differ(struct ss_diag *why, const char *what, long before, long now)
 	return -EPROTO;
 }
 
+/* What could not be counted is not compared. */
+static bool known(long before, long now)
+{
+	return before != -1 && now != -1;
+}
+
 static int compare(const struct ss_fault_state *before, int unchecked,
 		   struct ss_diag *why)
 {
@@ -78,12 +84,15 @@ static int compare(const struct ss_fault_state *before, int unchecked,
 #ifdef SYS_TSAN
 	threads++; /* its own, which begins with the first other one */
 #endif
-	if (!(unchecked & SS_FAULT_THREADS) && now.threads > threads)
+	if (!(unchecked & SS_FAULT_THREADS) &&
+	    known(before->threads, now.threads) && now.threads > threads)
 		return differ(why, "threads", threads, now.threads);
-	if (!(unchecked & SS_FAULT_CHILDREN) && now.children > before->children)
+	if (!(unchecked & SS_FAULT_CHILDREN) &&
+	    known(before->children, now.children) &&
+	    now.children > before->children)
 		return differ(why, "children", before->children, now.children);
-	bool told = before->descriptors != -1 && now.descriptors != -1;
-	if (!(unchecked & SS_FAULT_DESCRIPTORS) && told &&
+	if (!(unchecked & SS_FAULT_DESCRIPTORS) &&
+	    known(before->descriptors, now.descriptors) &&
 	    now.descriptors != before->descriptors)
 		return differ(why, "descriptors", before->descriptors,
 			      now.descriptors);
