@@ -91,6 +91,10 @@ static const struct ss_limits_options each_slash_24 = { .source_rate = 1,
 static const struct ss_limits_options one_of_each_family = {
 	.source_rate = 1, .ipv4_prefix = SS_NONE, .ipv6_prefix = SS_NONE
 };
+/* More than one a nanosecond. */
+static const struct ss_limits_options dense = { .rate = INT32_MAX,
+						.burst = 2,
+						.per_ms = 1 };
 static const struct ss_limits_options rare = { .rate = 1,
 					       .burst = INT32_MAX,
 					       .per_ms = 86400000 };
@@ -162,6 +166,13 @@ static const struct {
 	    { 0, C, 's' },
 	    { 0, "[::1]:1", 'y' },
 	    { 0, "[ffff::1]:1", 's' } } },
+	{ &dense,
+	  { { 0, A, 'y' },
+	    { 0, A, 'y' },
+	    { 0, A, 'r' },
+	    { 1, B, 'y' },
+	    { 1, B, 'y' },
+	    { 1, B, 'r' } } },
 	{ &rare,
 	  { { 0, A, 'y' }, { 0, A, 'y' }, { 0, A, 'y' }, { 9, A, 'y' } } },
 };
@@ -666,6 +677,61 @@ START_TEST(servers_without_the_layer_say_so)
 	struct ss_limits_stats stats = { .admitted = 5 };
 	ck_assert_int_eq(ss_limits_get(server, &stats), -ENOTSUP);
 	ck_assert_uint_eq(stats.admitted, 0);
+	struct ss_limits_options options = { .rate = 5 };
+	ck_assert_int_eq(ss_limits_set(server, &options, NULL), -ENOTSUP);
+	ck_assert_int_eq(ss_limits_current(server, &options), -ENOTSUP);
+	ck_assert_int_eq(options.rate, 0);
+	ck_assert_int_eq(ss_server_free(server), 0);
+}
+END_TEST
+
+START_TEST(servers_that_are_not_bound_say_so)
+{
+	struct ss_config config = { .transport = &ss_memory_server,
+				    .mixins = { { &ss_limits_mixin,
+						  &two_a_second } },
+				    .handler = &ss_echo_handler,
+				    .no_bind = true };
+	struct ss_server *server = made(&config);
+	struct ss_limits_options options = { .rate = 5 };
+	ck_assert_int_eq(ss_limits_set(server, &options, NULL), -EBADF);
+	ck_assert_int_eq(ss_limits_current(server, &options), -EBADF);
+	ck_assert_int_eq(ss_server_bind(server, NULL), 0);
+	ck_assert_int_eq(ss_limits_current(server, &options), 0);
+	ck_assert_int_eq(options.rate, 2);
+	ck_assert_int_eq(ss_server_free(server), 0);
+}
+END_TEST
+
+static int verify_twice(struct ss_server *server, struct ss_request *req);
+
+static const struct ss_layer twice = {
+	.name = "twice",
+	.ops = { .verify_request = verify_twice },
+};
+
+static int verify_twice(struct ss_server *server, struct ss_request *req)
+{
+	int r = ss_super(server, &twice)->verify_request(server, req);
+	return r > 0 ? ss_super(server, &twice)->verify_request(server, req)
+		     : r;
+}
+
+/* As by a layer that has found out more of it. */
+START_TEST(who_is_asked_for_twice_counts_once)
+{
+	struct ss_config config = { .transport = &ss_memory_server,
+				    .handler = &ss_echo_handler };
+	atomic_store(&clock_at, 0);
+	use_limits(&config, &two_a_second);
+	use_first(&config, &our_clock, NULL);
+	use_first(&config, &twice, NULL);
+	struct ss_server *server = made(&config);
+	ck_assert(served_in_memory(server));
+	ck_assert(served_in_memory(server));
+	ck_assert(!served_in_memory(server));
+	ck_assert_uint_eq(stats_of(server).admitted, 2);
+	ck_assert_uint_eq(stats_of(server).refused_rate, 1);
 	ck_assert_int_eq(ss_server_free(server), 0);
 }
 END_TEST
@@ -715,6 +781,7 @@ Suite *t_limits(void)
 	Suite *suite = suite_create("limits");
 	TCase *tcase = suite_case(suite, "rates", begin, NULL);
 	tcase_add_loop_test(tcase, tokens_come_back_in_time, 0, SCHEDULES);
+	tcase_add_test(tcase, who_is_asked_for_twice_counts_once);
 
 	tcase = suite_case(suite, "at a time", begin, NULL);
 	tcase_add_loop_test(tcase, a_source_has_so_many_at_a_time, 0,
@@ -746,6 +813,7 @@ Suite *t_limits(void)
 	tcase = suite_case(suite, "what cannot be", begin, NULL);
 	tcase_add_test(tcase, options_out_of_range_are_named);
 	tcase_add_test(tcase, servers_without_the_layer_say_so);
+	tcase_add_test(tcase, servers_that_are_not_bound_say_so);
 	tcase_add_test(tcase, servers_without_memory_are_not_made);
 	return suite;
 }

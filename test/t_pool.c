@@ -5,6 +5,7 @@
  */
 #include "support.h"
 
+#include <limits.h>
 #include <netinet/in.h>
 #include <semaphore.h>
 #include <signal.h>
@@ -298,6 +299,19 @@ START_TEST(pool_refuses_impossible_options)
 		struct ss_config config = pool_of(TCP, &wrong[i].options);
 		refused(&config, -EINVAL, wrong[i].why);
 	}
+}
+END_TEST
+
+/* Any number, which with the threads is more than there are numbers for. */
+START_TEST(pool_may_have_any_number_ahead)
+{
+	static const struct ss_pool_options endless = { .threads = 2,
+							.ahead = INT_MAX };
+	struct ss_config config = pool_of(TCP, &endless);
+	struct served served;
+	served_start(&served, &config);
+	echo_once(served.url, "x\n");
+	served_stop(&served);
 }
 END_TEST
 
@@ -882,6 +896,7 @@ static void add_threads(Suite *suite)
 		       pool_has_four_threads_a_processor_but_eight_at_least);
 	tcase_add_test(tcase, pool_counts_the_processors_that_it_may_use);
 	tcase_add_test(tcase, pool_refuses_impossible_options);
+	tcase_add_test(tcase, pool_may_have_any_number_ahead);
 	tcase_add_test(tcase, pool_threads_block_signals_and_have_their_stack);
 }
 

@@ -256,6 +256,36 @@ START_TEST(who_dies_young_is_replaced_more_slowly)
 }
 END_TEST
 
+static int serve_without_children(struct ss_server *server)
+{
+	signal(SIGCHLD, SIG_IGN);
+	return ss_serve_forever(server);
+}
+
+/* The program may have told the kernel to do that. */
+START_TEST(who_was_reaped_elsewhere_is_replaced)
+{
+	static const struct ss_prefork_options one = { .workers = 1,
+						       .respawn_ms = 1 };
+	struct ss_config config = prefork_of(&one);
+	struct node node;
+	node_run(&node, &config, serve_without_children);
+	pid_t first = serves(node.url);
+	kill(first, SIGKILL);
+	eventually(lines_with("was reaped by somebody"));
+	ck_assert_int_ne(serves(node.url), first);
+	ck_assert_int_eq(node_stop(&node), 0);
+	ck_assert_int_eq(lines_with("was reaped by somebody"), 1);
+}
+END_TEST
+
+static int no_pidfd(pid_t pid)
+{
+	(void)pid;
+	errno = ENOSYS;
+	return -1;
+}
+
 static int no_fork_for_now;
 
 static pid_t fork_sometimes(void)
@@ -272,6 +302,8 @@ START_TEST(who_cannot_be_forked_is_so_later)
 						       .respawn_ms = 20 };
 	struct ss_config config = prefork_of(&two);
 	struct node node;
+	if (_i)
+		sys_table.pidfd_open = no_pidfd;
 	sys_table.fork = fork_sometimes;
 	no_fork_for_now = 4;
 	node_start(&node, &config);
@@ -300,7 +332,15 @@ static int kill_nobody(pid_t pid, int signal)
 	return pid > 0 && signal == SIGKILL ? 0 : real.kill(pid, signal);
 }
 
-/* Who bears even SIGKILL, as in a wait for a disk, is left behind. */
+static int may_not_kill(pid_t pid, int signal)
+{
+	(void)pid, (void)signal;
+	errno = EPERM;
+	return -1;
+}
+
+/* Who bears even SIGKILL, as in a wait for a disk, or has become another user,
+ * is left behind. */
 START_TEST(who_cannot_be_killed_is_abandoned)
 {
 	static const struct ss_prefork_options one = { .workers = 1 };
@@ -309,7 +349,7 @@ START_TEST(who_cannot_be_killed_is_abandoned)
 	pid_t pid;
 	config.handler = &hanging;
 	config.drain_ms = 1;
-	sys_table.kill = kill_nobody;
+	sys_table.kill = _i ? may_not_kill : kill_nobody;
 	served_start(&served, &config);
 	int fd = stay(served.url, &pid);
 	ss_shutdown(served.server);
@@ -335,7 +375,8 @@ Suite *t_prefork(void)
 	TCase *death = suite_case(suite, "death", set_up, tear_down);
 	tcase_add_loop_test(death, who_dies_young_is_replaced_more_slowly, 1,
 			    6);
-	tcase_add_test(death, who_cannot_be_forked_is_so_later);
-	tcase_add_test(death, who_cannot_be_killed_is_abandoned);
+	tcase_add_test(death, who_was_reaped_elsewhere_is_replaced);
+	tcase_add_loop_test(death, who_cannot_be_forked_is_so_later, 0, 2);
+	tcase_add_loop_test(death, who_cannot_be_killed_is_abandoned, 0, 2);
 	return suite;
 }

@@ -587,6 +587,49 @@ START_TEST(headers_have_a_deadline)
 }
 END_TEST
 
+static bool late;
+
+static void keep_lateness(void *arg, int level, struct ss_server *server,
+			  uint64_t id, const char *text)
+{
+	(void)arg, (void)level, (void)server, (void)id;
+	late |= strstr(text, "PROXY header: it did not come in time") != NULL;
+}
+
+/* A line that stops where its rest is looked for. */
+START_TEST(lines_have_a_deadline)
+{
+	struct ss_config config = in_memory(options_of(_i));
+	config.timeouts.handshake_ms = 700;
+	config.log = keep_lateness;
+	config.log_level = SS_LOG_DEBUG;
+	struct ss_server *server = made(&config);
+	struct ss_memory_client *client = connect_to(server);
+	int64_t from = ss_now(server);
+	give(client, "PROXY TCP4 192.0.2.1", 20);
+	ends(client);
+	ck_assert_int_eq(ss_now(server) - from, 700);
+	ck_assert(late);
+	dispose(server, 1);
+}
+END_TEST
+
+/* Nor is it an error to tell of, where the balancer has gone. */
+START_TEST(lines_may_be_cut_off)
+{
+	struct ss_config config = in_memory(options_of(_i));
+	struct ss_server *server = made(&config);
+	struct ss_memory_client *client = connect_to(server);
+	give(client, "PROXY TCP4 192.0.2.1", 20);
+	for (int i = 0; i < 5; i++)
+		ck_assert_int_ge(ss_server_turn(server, 0), 0);
+	ss_memory_reset(client);
+	ends(client);
+	ck_assert_str_eq(logged, "");
+	dispose(server, 1);
+}
+END_TEST
+
 /* ---- any bytes ------------------------------------------------------------*/
 
 static uint32_t random_bits;
@@ -1020,7 +1063,7 @@ START_TEST(headers_that_cannot_be_kept_fail_their_request)
 	for (int n = 1; !served; n++) {
 		struct ss_memory_client *client = connect_to(server);
 		char got[64];
-		make(BLOCK_UNIX, &header);
+		make(_i ? LINE4 : BLOCK_UNIX, &header);
 		give(client, header.bytes, header.n);
 		give(client, "WHOAMI\n", 7);
 		sys_table.malloc = failing_malloc;
@@ -1048,6 +1091,8 @@ Suite *t_proxy(void)
 			    KINDS);
 	tcase_add_loop_test(tcase, headers_have_a_size_limit, 0, 2);
 	tcase_add_loop_test(tcase, headers_have_a_deadline, 0, 2);
+	tcase_add_loop_test(tcase, lines_have_a_deadline, 0, 2);
+	tcase_add_loop_test(tcase, lines_may_be_cut_off, 0, 2);
 
 	tcase = suite_case(suite, "wrong ones", begin, NULL);
 	tcase_add_loop_test(tcase, lines_that_are_wrong_are_refused, 0,
@@ -1078,6 +1123,7 @@ Suite *t_proxy(void)
 
 	tcase = suite_case(suite, "what cannot be", begin, NULL);
 	tcase_add_test(tcase, servers_that_trust_nobody_are_refused);
-	tcase_add_test(tcase, headers_that_cannot_be_kept_fail_their_request);
+	tcase_add_loop_test(
+		tcase, headers_that_cannot_be_kept_fail_their_request, 0, 2);
 	return suite;
 }

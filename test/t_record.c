@@ -1415,6 +1415,8 @@ END_TEST
 
 #define BODY(text) text, sizeof(text) - 1
 
+static const char no_address[SS_ADDRESS_TEXT] = "longer than any";
+
 static const struct {
 	unsigned kind, flags;
 	uint64_t id;
@@ -1425,9 +1427,12 @@ static const struct {
 	{ 77, 0, 1, BODY(""), "a kind that is not known" },
 	{ SS_RECORDED_INPUT, 2, 1, BODY("x"), "head has what is not known" },
 	{ SS_RECORDED_INPUT, 0, 2, BODY("x"), "before it was opened" },
+	{ SS_RECORDED_INPUT, 0, 8, BODY("x"), "before it was opened" },
 	{ SS_RECORDED_INPUT, 0, 9, BODY("x"), "behind its end" },
 	{ SS_RECORDED_OPEN, 0, 1, BODY("-"), "opened twice" },
 	{ SS_RECORDED_OPEN, 0, 3, BODY("a\0b"), "text has a NUL" },
+	{ SS_RECORDED_OPEN, 0, 3, no_address, sizeof(no_address),
+	  "not as long" },
 	{ RECORD_BEGIN, 0, 0, BODY("\0\0\0\0\0\0\0\0\0\0\0\0"), "once more" },
 	{ SS_RECORDED_INPUT_END, 0, 1, BODY("x"), "longer than it should" },
 	{ SS_RECORDED_END, 0, 1, BODY("xxx"), "its error is none" },
@@ -1510,6 +1515,8 @@ START_TEST(what_is_no_recording_is_refused)
 		ck_assert_msg(strstr(why.text, wrong[i].why) != NULL, "%s",
 			      why.text);
 	}
+	ck_assert_int_eq(ss_recording_open(&recording, "/nowhere", NULL),
+			 -ENOENT);
 	ck_assert_int_eq(ss_recording_open(&recording, "/nowhere", &why),
 			 -ENOENT);
 	ck_assert_str_eq(why.text, "/nowhere: No such file or directory");
@@ -1524,6 +1531,70 @@ START_TEST(what_is_no_recording_is_refused)
 			 "damaged at offset 16: nothing was recorded");
 	ck_assert_str_eq(ss_recording_server(recording), "");
 	ss_recording_free(recording);
+}
+END_TEST
+
+START_TEST(recordings_have_a_beginning)
+{
+	struct ss_recording *recording;
+	make_up();
+	made_up.size = RECORD_FILE_HEAD;
+	add_open(1);
+	add_end(1);
+	ck_assert_int_eq(ss_recording_parse(&recording, made_up.bytes,
+					    made_up.size, NULL),
+			 0);
+	ck_assert_str_eq(ss_recording_damage(recording),
+			 "damaged at offset 16: it does not begin with its "
+			 "beginning");
+	ck_assert_uint_eq(connections(recording), 0);
+	ss_recording_free(recording);
+}
+END_TEST
+
+static int reads;
+
+/* By few bytes, and now and then by none; and, once, no more of them. */
+static ssize_t odd_read(int fd, void *buf, size_t n)
+{
+	reads++;
+	if (reads % 3 == 1) {
+		errno = EINTR;
+		return -1;
+	}
+	return real.read(fd, buf, n < 10 ? n : 10);
+}
+
+static ssize_t short_read(int fd, void *buf, size_t n)
+{
+	return reads++ ? 0 : real.read(fd, buf, n - 1);
+}
+
+START_TEST(files_are_read_however_they_come)
+{
+	struct ss_recording *recording;
+	struct ss_diag why;
+	make_up();
+	add_open(1);
+	add_text(SS_RECORDED_OUTPUT, 1, "what it was told");
+	add_end(1);
+	made_up_write(path);
+	real = sys_table;
+	reads = 0;
+	sys_table.read = odd_read;
+	recording = reopen();
+	ck_assert_str_eq(said(recording, 0, SS_RECORDED_OUTPUT),
+			 "what it was told");
+	ss_recording_free(recording);
+	ck_assert_int_gt(reads, 10);
+	/* Somebody cuts it meanwhile. */
+	reads = 0;
+	sys_table.read = short_read;
+	ck_assert_int_eq(ss_recording_open(&recording, path, &why), 0);
+	ck_assert_ptr_nonnull(strstr(ss_recording_damage(recording),
+				     "the file ends in a record"));
+	ss_recording_free(recording);
+	sys_table = real;
 }
 END_TEST
 
@@ -1676,13 +1747,52 @@ START_TEST(servers_without_memory_are_not_made)
 }
 END_TEST
 
+START_TEST(a_parse_without_memory_says_so)
+{
+	struct ss_recording *recording;
+	struct ss_diag why;
+	int n = 0, r;
+	make_sample();
+	make_up();
+	install_failing();
+	do {
+		fault.left = ++n;
+		fault.what = NULL;
+		r = ss_recording_parse(&recording, made_up.bytes, made_up.size,
+				       n % 2 ? &why : NULL);
+		ck_assert_int_eq(r, fault.what ? -ENOMEM : 0);
+		ck_assert(!r == !!recording);
+		if (r < 0 && n % 2)
+			ck_assert_str_eq(why.text, "Cannot allocate memory");
+	} while (fault.what);
+	ck_assert_int_gt(n, 6);
+	fault.left = 0;
+	sys_table = real;
+	ss_recording_free(recording);
+}
+END_TEST
+
+/* Datagrams, which are sent whole. */
+static void make_up_datagram(void)
+{
+	make_up();
+	add(SS_RECORDED_OPEN, RECORD_IS_DGRAM, 1, "192.0.2.1:9", 11);
+	add_text(SS_RECORDED_INPUT, 1, "one");
+	add_text(SS_RECORDED_OUTPUT, 1, "ONE");
+	add_end(1);
+	made_up_write(path);
+}
+
 START_TEST(a_replay_without_memory_says_so)
 {
 	struct ss_config config = { .handler = &ss_upper_handler,
 				    .log_level = SS_NONE };
 	struct ss_diag why;
 	int n = 0, r, descriptors = open_descriptors();
-	make_sample();
+	if (_i)
+		make_up_datagram();
+	else
+		make_sample();
 	install_failing();
 	do {
 		fault.left = ++n;
@@ -1757,11 +1867,14 @@ Suite *t_record(void)
 	tcase_add_test(tcase, a_changed_bit_is_seen);
 	tcase_add_loop_test(tcase, records_that_cannot_be_are_named, 0, ODD);
 	tcase_add_test(tcase, what_is_no_recording_is_refused);
+	tcase_add_test(tcase, recordings_have_a_beginning);
+	tcase_add_test(tcase, files_are_read_however_they_come);
 	tcase_add_test(tcase, answers_are_compared);
 	tcase_add_test(tcase, checks_are_those_of_the_standard);
 
 	tcase = suite_case(suite, "without memory", begin, NULL);
 	tcase_add_test(tcase, servers_without_memory_are_not_made);
-	tcase_add_test(tcase, a_replay_without_memory_says_so);
+	tcase_add_test(tcase, a_parse_without_memory_says_so);
+	tcase_add_loop_test(tcase, a_replay_without_memory_says_so, 0, 2);
 	return suite;
 }

@@ -423,6 +423,30 @@ END_TEST
 
 /* ---- what cannot be replayed ----------------------------------------------*/
 
+/* Until its server is at an end it lets others run, and has always to do. */
+static int never_rest(struct ss_request *req)
+{
+	struct ss_server *server = ss_request_server(req);
+	while (!ss_stopping(req))
+		ss_self(server)->wait(server, req, NULL, 0, 0);
+	return 0;
+}
+
+static const struct ss_handler restless = { .name = "restless",
+					    .handle = never_rest };
+
+START_TEST(handlers_that_never_rest)
+{
+	make_up();
+	add_open(1);
+	add_text(IN, 1, "x");
+	add_end(1);
+	ck_assert_int_eq(replay(&restless), -ETIMEDOUT);
+	ck_assert_ptr_nonnull(strstr(why.text, "r.ssr: the handler never comes "
+					       "to rest"));
+}
+END_TEST
+
 START_TEST(files_that_cannot_be_replayed)
 {
 	make_up_lines();
@@ -928,6 +952,7 @@ Suite *t_replay(void)
 	tcase_add_test(tcase, what_was_left_out_is_not_missed);
 	tcase_add_test(tcase, redacted_bytes_are_the_same);
 	tcase_add_test(tcase, each_reply_is_compared);
+	tcase_add_test(tcase, handlers_that_never_rest);
 	tcase_add_test(tcase, files_that_cannot_be_replayed);
 	tcase_add_test(tcase, configurations_that_cannot_be);
 

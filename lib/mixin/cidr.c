@@ -7,11 +7,6 @@
 
 enum { MAPPED_BITS = 96 };
 
-int cidr_width(enum cidr_kind kind)
-{
-	return kind == CIDR_IPV6 ? 128 : 32;
-}
-
 static uint64_t load64(const unsigned char *bytes)
 {
 	uint32_t halves[2];

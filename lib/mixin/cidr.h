@@ -24,10 +24,8 @@ enum cidr_kind { CIDR_NONE, CIDR_UID, CIDR_GID, CIDR_IPV4, CIDR_IPV6 };
 struct cidr {
 	uint64_t hi, lo;
 	enum cidr_kind kind;
-	int bits; /* of a single address: cidr_width */
+	int bits; /* of a single address: 128 for IPv6, else 32 */
 };
-
-int cidr_width(enum cidr_kind kind);
 
 /* Strictly the n bytes at text.  0, or -EINVAL and, in a word, why. */
 int cidr_parse(const char *text, size_t n, struct cidr *cidr, const char **why);

@@ -138,8 +138,8 @@ static struct kept *keep(struct ss_request *req, size_t block)
 		return NULL;
 	kept->tlvs = NULL;
 	kept->tlvs_size = 0;
-	if (ss_request_peer(req, &kept->balancer) < 0)
-		kept->balancer.len = 0;
+	/* Who was let in for its address has one. */
+	ss_request_peer(req, &kept->balancer);
 	proxied_of(req)->kept = kept;
 	return kept;
 }

@@ -75,8 +75,6 @@ SS_PRINTF(3, 4)
 static int refuse(struct ss_diag *why, int code, const char *fmt, ...)
 {
 	va_list args;
-	if (!why)
-		return code;
 	va_start(args, fmt);
 	say(why, code, fmt, args);
 	va_end(args);
