@@ -192,7 +192,7 @@ static int init_lock(struct ss_server *server)
 	r = thread_cond_init(&server->dispersed);
 	if (r < 0)
 		goto no_dispersed;
-	r = -pthread_mutex_init(&server->lock, NULL);
+	r = -sys_pthread_mutex_init(&server->lock, NULL);
 	if (r == 0)
 		return 0;
 	pthread_cond_destroy(&server->dispersed);

@@ -180,6 +180,12 @@ struct sys_packet {
 	X(int, pthread_detach, (pthread_t thread), (thread))                   \
 	X(int, pthread_join, (pthread_t thread, void **result),                \
 	  (thread, result))                                                    \
+	X(int, pthread_mutex_init,                                             \
+	  (pthread_mutex_t * mutex, const pthread_mutexattr_t *attr),          \
+	  (mutex, attr))                                                       \
+	X(int, pthread_cond_init,                                              \
+	  (pthread_cond_t * cond, const pthread_condattr_t *attr),             \
+	  (cond, attr))                                                        \
 	X(int, pthread_sigmask, (int how, const sigset_t *set, sigset_t *old), \
 	  (how, set, old))                                                     \
 	X(int, sigaction,                                                      \

@@ -553,6 +553,61 @@ START_TEST(fault_is_borne_in_memory)
 }
 END_TEST
 
+/* What a layer must be given. */
+static struct ss_proxy_options trusting = { .trusted = "127.0.0.0/8" };
+static struct ss_access_options open_to_all = { .allow = "127.0.0.0/8" };
+static struct ss_limits_options rated = { .rate = 5, .refusal = "no\n" };
+static struct ss_prefork_options few = { .workers = 2 };
+static struct ss_pool_options small = { .threads = 2, .stack_size = 1 << 20 };
+static struct ss_fiber_options two = { .loops = 2, .report_overflow = true };
+static struct ss_record_options recording;
+
+static const struct ss_use makings[] = {
+	{ NULL, NULL },
+	{ &ss_threading_mixin, NULL },
+	{ &ss_forking_mixin, NULL },
+	{ &ss_pool_mixin, &small },
+	{ &ss_prefork_mixin, &few },
+	{ &ss_fiber_mixin, &two },
+	{ &ss_proxy_mixin, &trusting },
+	{ &ss_access_mixin, &open_to_all },
+	{ &ss_limits_mixin, &rated },
+	{ &ss_metrics_mixin, NULL },
+	{ &ss_record_mixin, &recording },
+	{ &ss_chaos_mixin, NULL },
+};
+enum { MAKINGS = sizeof(makings) / sizeof(*makings) };
+
+static int make_and_free(void *arg, struct ss_diag *why)
+{
+	struct ss_config config = { .addresses = { "tcp://127.0.0.1:0" },
+				    .handler = &handlers[0],
+				    .log = quiet,
+				    .mixins = { *(const struct ss_use *)arg } };
+	struct ss_server *server;
+	int r = ss_server_new(&server, &config, why);
+	if (r < 0 && (server || why->code != r || !why->text[0]))
+		return SS_FAULT_WRONG;
+	if (r == 0)
+		r = ss_server_free(server);
+	if (recording.path)
+		unlink(recording.path);
+	return r;
+}
+
+START_TEST(fault_is_borne_by_servers_that_are_made)
+{
+	struct ss_diag why;
+	char path[100];
+	snprintf(path, sizeof(path), "%s/r.ssr", scratch());
+	recording.path = path;
+	begin_threads();
+	int faults =
+		ss_fault_sweep(NULL, make_and_free, (void *)&makings[_i], &why);
+	ck_assert_msg(faults > 30, "%d: %s", faults, why.text);
+}
+END_TEST
+
 /* ---- the suite ------------------------------------------------------------*/
 
 static void begin_test(void)
@@ -583,5 +638,7 @@ Suite *t_fault(void)
 	TCase *borne = suite_case(suite, "borne", NULL, NULL);
 	tcase_add_loop_test(borne, fault_is_borne_in_memory, 0,
 			    model_count * HANDLERS);
+	tcase_add_loop_test(borne, fault_is_borne_by_servers_that_are_made, 0,
+			    MAKINGS);
 	return suite;
 }

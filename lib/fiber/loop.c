@@ -667,7 +667,7 @@ int fiber_loop_init(struct fiber_loop *loop, int number,
 	loop->own_thread = !poller;
 	loop->wake[0] = loop->wake[1] = -1;
 	reset(&loop->ready);
-	int r = -pthread_mutex_init(&loop->lock, NULL);
+	int r = -sys_pthread_mutex_init(&loop->lock, NULL);
 	if (r == 0)
 		r = stacks_new(&loop->stacks, options->stack_size);
 	if (r == 0 && options->report_overflow)

@@ -89,7 +89,7 @@ int helpers_init(struct helpers *helpers)
 	r = thread_cond_init(&helpers->gone);
 	if (r < 0)
 		goto no_gone;
-	r = -pthread_mutex_init(&helpers->lock, NULL);
+	r = -sys_pthread_mutex_init(&helpers->lock, NULL);
 	if (r == 0)
 		return 0;
 	pthread_cond_destroy(&helpers->gone);

@@ -284,7 +284,7 @@ static int pool_init(struct ss_server *server, const void *options)
 	r = thread_cond_init(&pool->ended);
 	if (r < 0)
 		goto no_cond;
-	r = -pthread_mutex_init(&pool->lock, NULL);
+	r = -sys_pthread_mutex_init(&pool->lock, NULL);
 	if (r < 0)
 		goto no_lock;
 	ss_set_max_active(server, threads + ahead, ahead);

@@ -16,7 +16,7 @@ int reaper_init(struct reaper *reaper,
 	reaper->pidfds = fd >= 0;
 	if (fd >= 0)
 		sys_close(fd);
-	return -pthread_mutex_init(&reaper->lock, NULL);
+	return -sys_pthread_mutex_init(&reaper->lock, NULL);
 }
 
 void reaper_fini(struct reaper *reaper)

@@ -168,7 +168,7 @@ static int thr_init(struct ss_server *server, const void *options)
 	int r = thread_cond_init(&pool->ended);
 	if (r < 0)
 		return r;
-	r = -pthread_mutex_init(&pool->lock, NULL);
+	r = -sys_pthread_mutex_init(&pool->lock, NULL);
 	if (r < 0)
 		pthread_cond_destroy(&pool->ended);
 	ss_set_accept_batch(server, ACCEPT_BATCH);

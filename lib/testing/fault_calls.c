@@ -103,6 +103,8 @@ static const int ways[CALLS][WAYS] = {
 	[CALL_aligned_alloc] = { ENOMEM },
 	[CALL_getaddrinfo] = { ENOMEM, EAGAIN },
 	[CALL_pthread_create] = { EAGAIN, EPERM },
+	[CALL_pthread_mutex_init] = { EAGAIN, ENOMEM },
+	[CALL_pthread_cond_init] = { EAGAIN, ENOMEM },
 	[CALL_sigaltstack] = { ENOMEM },
 #ifdef SS_LINUX
 	[CALL_epoll_ctl] = { ENOSPC, ENOMEM },
@@ -139,6 +141,8 @@ static intptr_t answer(enum call call)
 	case CALL_getaddrinfo:
 		return errno == EAGAIN ? EAI_AGAIN : EAI_MEMORY;
 	case CALL_pthread_create:
+	case CALL_pthread_mutex_init:
+	case CALL_pthread_cond_init:
 		return errno;
 	default:
 		return -1; /* MAP_FAILED, too */

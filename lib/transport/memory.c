@@ -22,6 +22,7 @@
 #include <socketserver/layers.h>
 
 #include "../sys.h"
+#include "../thread.h"
 
 enum {
 	PATIENCE_MS = 1000,
@@ -603,19 +604,13 @@ static int mem_init(struct ss_server *server, const void *options)
 	memory->concurrent = !memory->parks &&
 			     (ss_server_flags(server) & SS_LAYER_DISPATCHES);
 	memory->clock = 1;
-	pthread_condattr_t attr;
-	int error = pthread_condattr_init(&attr);
-	if (error)
-		return -error;
-	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	error = pthread_cond_init(&memory->changed, &attr);
-	pthread_condattr_destroy(&attr);
-	if (error)
-		return -error;
-	error = pthread_mutex_init(&memory->lock, NULL);
-	if (error)
+	int r = thread_cond_init(&memory->changed);
+	if (r < 0)
+		return r;
+	r = -sys_pthread_mutex_init(&memory->lock, NULL);
+	if (r < 0)
 		pthread_cond_destroy(&memory->changed);
-	return -error;
+	return r;
 }
 
 static void mem_fini(struct ss_server *server)
