@@ -10,6 +10,7 @@
 #include "faults.h"
 #include "handlers.h"
 #include "mixin/histogram.h"
+#include "mixin/live.h"
 
 Suite *t_metrics(void);
 
@@ -682,6 +683,52 @@ START_TEST(memory_that_runs_out_refuses_the_server)
 }
 END_TEST
 
+/* ---- the table, by itself -------------------------------------------------*/
+
+static struct live *table;
+
+static int count_one(void *arg, const struct ss_snapshot *snapshot)
+{
+	(void)snapshot;
+	++*(int *)arg;
+	return 0;
+}
+
+static int seen(void)
+{
+	int count = 0;
+	ck_assert_int_eq(live_each(table, count_one, &count), 0);
+	return count;
+}
+
+/* Who was killed while he wrote it has left an entry that is not whole. */
+static int enter_it(struct ss_request *req)
+{
+	atomic_uint cursor = 0;
+	struct place *place = live_enter(table, 1, &cursor, req, 5, 7);
+	ck_assert_ptr_nonnull(place);
+	ck_assert_int_eq(seen(), 1);
+	atomic_fetch_add(&place->version, 1);
+	ck_assert_int_eq(seen(), 0);
+	atomic_fetch_add(&place->version, 1);
+	ck_assert_int_eq(seen(), 1);
+	live_drop(table, 1);
+	ck_assert_int_eq(seen(), 0);
+	return ss_write(req, "ok", 2) < 0 ? -EIO : 0;
+}
+
+START_TEST(entries_are_seen_whole_or_not_at_all)
+{
+	static const struct ss_handler handler = { .handle = enter_it };
+	char out[3] = "";
+	ck_assert_int_eq(live_new(&table, 4, 2), 0);
+	ck_assert_int_eq(ss_memory_exchange(&handler, "", 0, out, 2), 2);
+	ck_assert_str_eq(out, "ok");
+	live_free(table);
+	live_free(NULL);
+}
+END_TEST
+
 Suite *t_metrics(void)
 {
 	Suite *suite = suite_create("metrics");
@@ -689,6 +736,8 @@ Suite *t_metrics(void)
 	tcase_add_test(latencies, latencies_are_told_within_a_sixteenth);
 	tcase_add_test(latencies, what_no_bucket_has_is_in_the_last);
 	tcase_add_test(latencies, so_many_percent_took_no_longer);
+	TCase *entries = suite_case(suite, "entries", NULL, NULL);
+	tcase_add_test(entries, entries_are_seen_whole_or_not_at_all);
 	TCase *served = suite_case(suite, "served", begin, NULL);
 	tcase_add_loop_test(served, what_was_served_is_counted, 0,
 			    2 * model_count);

@@ -1081,6 +1081,77 @@ START_TEST(traces_only_the_kinds_asked_for)
 }
 END_TEST
 
+static int add_one(void *arg)
+{
+	return ++*(int *)arg;
+}
+
+static int offload_once(struct ss_request *req)
+{
+	int number = 7;
+	return ss_offload(req, add_one, &number) == 8 ? 0 : -EPROTO;
+}
+
+static const struct ss_handler offloading = { .name = "offloading",
+					      .handle = offload_once,
+					      .speaks_first = true };
+
+START_TEST(traces_calls_that_are_offloaded)
+{
+	begin();
+	struct ss_trace_options options = { .tell = tell,
+					    .arg = tape,
+					    .kinds = SS_TRACE_WAITS |
+						     SS_TRACE_REQUEST };
+	struct ss_config config = { .addresses = { fresh_address(
+					    &transports[0]) },
+				    .handler = &offloading };
+	char url[SS_ADDRESS_TEXT];
+	use_model(&config, &models[_i]);
+	use_first(&config, &ss_trace_mixin, &options);
+	if (model_supervised(&models[_i]) ||
+	    model_has(&models[_i], &ss_forking_mixin))
+		return;
+	struct ss_server *server = made(&config);
+	url_of(server, url);
+	int fd = dial(url);
+	ck_assert_int_eq(ss_handle_request(server), 1);
+	expect_end(fd);
+	close(fd);
+	ck_assert_int_eq(ss_server_free(server), 0);
+	const char *all = told(0, 1);
+	const char *handle = strstr(all, "handle ");
+	ck_assert_msg(handle && strstr(handle, "offload ") &&
+			      strstr(strstr(handle, "offload "), "finish "),
+		      "%s", all);
+}
+END_TEST
+
+/* Where serve_forever is not called. */
+START_TEST(traces_turns_beside_other_servers)
+{
+	begin();
+	struct ss_trace_options options = { .tell = tell,
+					    .arg = tape,
+					    .kinds = SS_TRACE_SERVER };
+	struct ss_config config = { .addresses = { fresh_address(
+					    &transports[0]) },
+				    .handler = &offloading };
+	struct ss_server *servers[2];
+	servers[1] = made(&config);
+	use_first(&config, &ss_trace_mixin, &options);
+	servers[0] = made(&config);
+	ss_shutdown(servers[0]);
+	ss_shutdown(servers[1]);
+	ck_assert_int_eq(ss_serve(servers, 2), 0);
+	ck_assert_int_eq(ss_server_free(servers[0]), 0);
+	ck_assert_int_eq(ss_server_free(servers[1]), 0);
+	ck_assert_str_eq(once(told(0, ANY)),
+			 "server_bind server_activate serve_turn "
+			 "server_close listener_close service_actions");
+}
+END_TEST
+
 /* By default the log, at the level of debugging, under the request's id. */
 START_TEST(traces_to_the_log)
 {
@@ -1144,6 +1215,9 @@ Suite *t_traces(void)
 	TCase *kinds = tcase_create("kinds");
 	suite_add_tcase(suite, kinds);
 	tcase_set_timeout(kinds, 20);
+	tcase_add_loop_test(kinds, traces_calls_that_are_offloaded, 0,
+			    model_count);
+	tcase_add_test(kinds, traces_turns_beside_other_servers);
 	tcase_add_test(kinds, traces_only_the_kinds_asked_for);
 	tcase_add_test(kinds, traces_to_the_log);
 	return suite;
