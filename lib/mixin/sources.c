@@ -69,7 +69,7 @@ int sources_new(struct sources **sources, uint32_t places, int processes,
 	lay_out(s);
 	bool shared = processes > 1 || borrowed;
 	int r = shared ? thread_shared_lock_init(&s->lock)
-		       : -pthread_mutex_init(&s->lock, NULL);
+		       : -sys_pthread_mutex_init(&s->lock, NULL);
 	if (r < 0) {
 		ss_shared_free(s, size);
 		*sources = NULL;
