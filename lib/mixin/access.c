@@ -4,10 +4,10 @@
  */
 #include <errno.h>
 #include <stdatomic.h>
-#include <stdio.h>
 
 #include <socketserver/layers.h>
 
+#include "../diag.h"
 #include "acl.h"
 
 enum { MAX_ENTRIES = 1024 };
@@ -87,10 +87,8 @@ int ss_access_set(struct ss_server *server, const char *allow, const char *deny,
 	*why = (struct ss_diag){ 0 };
 	if (ss_server_has(server, &ss_access_mixin))
 		return acl_set(access_of(server)->acl, allow, deny, why);
-	why->code = -ENOTSUP;
-	snprintf(why->text, sizeof(why->text),
-		 "the server does not have the layer access");
-	return -ENOTSUP;
+	return diag_refuse(why, -ENOTSUP,
+			   "the server does not have the layer access");
 }
 
 uint64_t ss_access_refused(const struct ss_server *server)

@@ -9,11 +9,10 @@
  * writes dies, at worst, in the table that is not in force.
  */
 #include <errno.h>
-#include <stdarg.h>
 #include <stdatomic.h>
-#include <stdio.h>
 #include <string.h>
 
+#include "../diag.h"
 #include "../sys.h"
 #include "../thread.h"
 #include "acl.h"
@@ -71,17 +70,6 @@ size_t acl_count(const char *list)
 	return count;
 }
 
-SS_PRINTF(3, 4)
-static int refuse(struct ss_diag *why, int code, const char *fmt, ...)
-{
-	va_list args;
-	why->code = code;
-	va_start(args, fmt);
-	vsnprintf(why->text, sizeof(why->text), fmt, args);
-	va_end(args);
-	return code;
-}
-
 /* Of an unknown text as much as is fit to be shown. */
 static int refuse_word(struct ss_diag *why, const char *list, const char *word,
 		       size_t n, const char *reason)
@@ -91,7 +79,7 @@ static int refuse_word(struct ss_diag *why, const char *list, const char *word,
 	for (; i < n && i < sizeof(shown) - 1; i++)
 		shown[i] = word[i] >= ' ' && word[i] <= '~' ? word[i] : '?';
 	shown[i] = '\0';
-	return refuse(why, -EINVAL, "%s: \"%s\": %s", list, shown, reason);
+	return diag_refuse(why, -EINVAL, "%s: \"%s\": %s", list, shown, reason);
 }
 
 static int parse(const char *text, bool deny, struct draft *drafts,
@@ -168,12 +156,12 @@ int acl_set(struct acl *acl, const char *allow, const char *deny,
 {
 	size_t wanted = acl_count(allow) + acl_count(deny), count = 0;
 	if (wanted > acl->room)
-		return refuse(why, -ENOSPC,
-			      "%zu entries, and there is room for %zu", wanted,
-			      acl->room);
+		return diag_refuse(why, -ENOSPC,
+				   "%zu entries, and there is room for %zu",
+				   wanted, acl->room);
 	struct draft *drafts = sys_calloc(wanted + 1, sizeof(*drafts));
 	if (!drafts)
-		return refuse(why, -ENOMEM, "%s", strerror(ENOMEM));
+		return diag_refuse(why, -ENOMEM, "%s", strerror(ENOMEM));
 	int r = parse(allow, false, drafts, &count, why);
 	bool closed = count > 0;
 	if (r == 0)

@@ -5,11 +5,11 @@
  */
 #include <errno.h>
 #include <stdatomic.h>
-#include <stdio.h>
 #include <string.h>
 
 #include <socketserver/layers.h>
 
+#include "../diag.h"
 #include "../sys.h"
 #include "sources.h"
 
@@ -108,15 +108,6 @@ struct range {
 	int value, min, max;
 };
 
-static int refuse_range(const struct range *range, struct ss_diag *why)
-{
-	why->code = -EINVAL;
-	snprintf(why->text, sizeof(why->text),
-		 "limits: %s is %d, and not in %d..%d", range->name,
-		 range->value, range->min, range->max);
-	return why->code;
-}
-
 /* The first that is out of its range, to `why`. */
 static int check(const struct ss_limits_options *o, struct ss_diag *why)
 {
@@ -134,7 +125,11 @@ static int check(const struct ss_limits_options *o, struct ss_diag *why)
 	for (size_t i = 0; i < sizeof(ranges) / sizeof(*ranges); i++)
 		if (ranges[i].value < ranges[i].min ||
 		    ranges[i].value > ranges[i].max)
-			return refuse_range(&ranges[i], why);
+			return diag_refuse(
+				why, -EINVAL,
+				"limits: %s is %d, and not in %d..%d",
+				ranges[i].name, ranges[i].value, ranges[i].min,
+				ranges[i].max);
 	return 0;
 }
 

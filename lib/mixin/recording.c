@@ -6,11 +6,11 @@
  * reading ends, as it does where a record is damaged.
  */
 #include <errno.h>
-#include <stdarg.h>
 #include <string.h>
 
 #include <socketserver/record.h>
 
+#include "../diag.h"
 #include "../sys.h"
 #include "record_file.h"
 
@@ -44,19 +44,6 @@ struct ss_recording {
 	uint64_t began_ms;
 	char damage[160]; /* "": none */
 };
-
-SS_PRINTF(3, 4)
-static int refuse(struct ss_diag *why, int code, const char *fmt, ...)
-{
-	if (!why)
-		return code;
-	va_list args;
-	why->code = code;
-	va_start(args, fmt);
-	vsnprintf(why->text, sizeof(why->text), fmt, args);
-	va_end(args);
-	return code;
-}
 
 /* ---- how much there is ----------------------------------------------------*/
 
@@ -304,10 +291,10 @@ static int read_all(struct ss_recording *recording, struct ss_diag *why)
 	int r = record_check_file_head(recording->bytes, recording->size,
 				       &wrong);
 	if (r < 0)
-		return refuse(why, r, "%s", wrong);
+		return diag_refuse(why, r, "%s", wrong);
 	r = make_room(recording);
 	if (r < 0)
-		return refuse(why, r, "%s", strerror(-r));
+		return diag_refuse(why, r, "%s", strerror(-r));
 	list_entries(recording);
 	take_records(recording);
 	list_outputs(recording);
@@ -324,7 +311,7 @@ static struct ss_recording *new_recording(size_t n, struct ss_diag *why)
 	if (recording && recording->bytes)
 		return recording;
 	ss_recording_free(recording);
-	refuse(why, -ENOMEM, "%s", strerror(ENOMEM));
+	diag_refuse(why, -ENOMEM, "%s", strerror(ENOMEM));
 	return NULL;
 }
 
@@ -387,16 +374,16 @@ static int open_recording(int fd, struct ss_recording **result,
 {
 	int64_t size = look_at(fd);
 	if (size < 0)
-		return refuse(why, (int)size, "%s",
-			      size == -EBADMSG ? "this is no recording"
-					       : strerror((int)-size));
+		return diag_refuse(why, (int)size, "%s",
+				   size == -EBADMSG ? "this is no recording"
+						    : strerror((int)-size));
 	struct ss_recording *recording = new_recording((size_t)size, why);
 	if (!recording)
 		return -ENOMEM;
 	ssize_t n = read_file(fd, recording->bytes, (size_t)size);
 	if (n < 0) {
 		ss_recording_free(recording);
-		return refuse(why, (int)n, "%s", strerror((int)-n));
+		return diag_refuse(why, (int)n, "%s", strerror((int)-n));
 	}
 	recording->size = (size_t)n;
 	return finish(recording, result, why);
@@ -409,11 +396,12 @@ int ss_recording_open(struct ss_recording **result, const char *path,
 	*result = NULL;
 	int fd = sys_open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY, 0);
 	if (fd == -1)
-		return refuse(why, -errno, "%s: %s", path, strerror(errno));
+		return diag_refuse(why, -errno, "%s: %s", path,
+				   strerror(errno));
 	int r = open_recording(fd, result, &reason);
 	sys_close(fd);
 	if (r < 0)
-		return refuse(why, r, "%s: %s", path, reason.text);
+		return diag_refuse(why, r, "%s: %s", path, reason.text);
 	if (why)
 		*why = reason;
 	return r;
@@ -553,10 +541,11 @@ static int differs(const struct connection *c, uint64_t at,
 		excerpt(recorded, there ? event->bytes + from : NULL, there);
 	if (bytes)
 		excerpt(answered, bytes, n);
-	refuse(why, 1, "connection #%llu, %s %llu: recorded %s, answered %s",
-	       (unsigned long long)c->told.id,
-	       c->told.dgram ? "reply" : "output byte", (unsigned long long)at,
-	       recorded, answered);
+	diag_refuse(why, 1,
+		    "connection #%llu, %s %llu: recorded %s, answered %s",
+		    (unsigned long long)c->told.id,
+		    c->told.dgram ? "reply" : "output byte",
+		    (unsigned long long)at, recorded, answered);
 	return 1;
 }
 
@@ -611,7 +600,7 @@ int ss_recording_compare(const struct ss_recording *recording, size_t i,
 			 struct ss_diag *why)
 {
 	if (i >= recording->connection_count)
-		return refuse(why, -EINVAL, "there is no such connection");
+		return diag_refuse(why, -EINVAL, "there is no such connection");
 	const struct connection *c = &recording->connections[i];
 	if (c->told.dgram)
 		return compare_packet(recording, c, offset, bytes, n, why);

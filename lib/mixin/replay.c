@@ -7,12 +7,12 @@
  * written, by a channel of this layer.
  */
 #include <errno.h>
-#include <stdarg.h>
 #include <string.h>
 
 #include <socketserver/layers.h>
 #include <socketserver/record.h>
 
+#include "../diag.h"
 #include "../sys.h"
 
 enum {
@@ -63,22 +63,6 @@ static struct replayed *replayed_of(const struct ss_request *req)
 static const struct ss_recorded *recorded(const struct replay *replay, size_t i)
 {
 	return ss_recording_connection(replay->recording, i);
-}
-
-static void say(struct ss_diag *why, int code, const char *fmt, va_list args)
-{
-	why->code = code;
-	vsnprintf(why->text, sizeof(why->text), fmt, args);
-}
-
-SS_PRINTF(3, 4)
-static int refuse(struct ss_diag *why, int code, const char *fmt, ...)
-{
-	va_list args;
-	va_start(args, fmt);
-	say(why, code, fmt, args);
-	va_end(args);
-	return code;
 }
 
 /* ---- what is answered -----------------------------------------------------*/
@@ -236,8 +220,8 @@ static const struct ss_layer replaying = {
 
 static int never_rests(struct replay *replay)
 {
-	return refuse(&replay->why, -ETIMEDOUT,
-		      "the handler never comes to rest");
+	return diag_refuse(&replay->why, -ETIMEDOUT,
+			   "the handler never comes to rest");
 }
 
 /* All that can happen now has happened. */
@@ -376,8 +360,9 @@ static int do_events(struct replay *replay)
 static int missing(struct replay *replay, size_t number, const char *what)
 {
 	replay->different = true;
-	return refuse(&replay->why, 1, "connection #%llu: %s",
-		      (unsigned long long)recorded(replay, number)->id, what);
+	return diag_refuse(&replay->why, 1, "connection #%llu: %s",
+			   (unsigned long long)recorded(replay, number)->id,
+			   what);
 }
 
 static void look_for_missing(struct replay *replay)
@@ -406,8 +391,8 @@ static int choose_transport(const struct ss_recording *recording,
 	bool dgram = first && first->dgram;
 	for (size_t i = 0; (other = ss_recording_connection(recording, i)); i++)
 		if (other->dgram != dgram)
-			return refuse(why, -EINVAL,
-				      "it has both streams and datagrams");
+			return diag_refuse(why, -EINVAL,
+					   "it has both streams and datagrams");
 	config->transport =
 		dgram ? &ss_memory_datagram_server : &ss_memory_server;
 	return 0;
@@ -426,8 +411,8 @@ static int choose_mixins(struct ss_config *config, struct replay *const *replay,
 			uses[n++] = config->mixins[i];
 	uses[n++] = (struct ss_use){ &ss_fiber_mixin, &one_loop };
 	if (n > SS_MIXINS_MAX)
-		return refuse(why, -EINVAL, "more than %d mixins",
-			      SS_MIXINS_MAX - 2);
+		return diag_refuse(why, -EINVAL, "more than %d mixins",
+				   SS_MIXINS_MAX - 2);
 	memcpy(config->mixins, uses, sizeof(config->mixins));
 	return 0;
 }
@@ -484,13 +469,13 @@ static int replay_recording(const struct ss_recording *recording,
 	if (replay.clients && replay.waiting)
 		r = make_server(&replay, config, why);
 	else
-		refuse(why, r, "%s", strerror(ENOMEM));
+		diag_refuse(why, r, "%s", strerror(ENOMEM));
 	if (r == 0) {
 		r = run(&replay);
 		hang_up_all(&replay, n);
 		ss_server_free(replay.server);
 		if (r < 0 && !replay.why.code)
-			refuse(&replay.why, r, "%s", strerror(-r));
+			diag_refuse(&replay.why, r, "%s", strerror(-r));
 		if (r >= 0)
 			r = replay.different;
 		*why = replay.why;
@@ -509,9 +494,9 @@ static int read_config(const struct ss_config *given, size_t size,
 	memcpy(config, given, size < sizeof(*config) ? size : sizeof(*config));
 	for (size_t i = sizeof(*config); i < size; i++)
 		if (bytes[i])
-			return refuse(why, -E2BIG,
-				      "the configuration is of a newer "
-				      "library");
+			return diag_refuse(why, -E2BIG,
+					   "the configuration is of a newer "
+					   "library");
 	return 0;
 }
 
@@ -526,9 +511,9 @@ static int replay_file(const char *path, const struct ss_config *config,
 	const char *damage = ss_recording_damage(recording);
 	r = replay_recording(recording, config, &reason);
 	if (r != 0)
-		refuse(why, r, "%.90s: %.160s", path, reason.text);
+		diag_refuse(why, r, "%.90s: %.160s", path, reason.text);
 	else if (damage)
-		r = refuse(why, -EBADMSG, "%.90s: %.160s", path, damage);
+		r = diag_refuse(why, -EBADMSG, "%.90s: %.160s", path, damage);
 	ss_recording_free(recording);
 	return r;
 }

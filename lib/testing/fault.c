@@ -2,13 +2,13 @@
 #include <socketserver/fault.h>
 
 #include <errno.h>
-#include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 
 #include <socketserver/server.h>
 
+#include "../diag.h"
 #include "fault_calls.h"
 #include "fault_left.h"
 
@@ -140,29 +140,16 @@ struct sweep {
 	int struck;
 };
 
-SS_PRINTF(3, 4)
-static int refuse(struct ss_diag *why, int code, const char *fmt, ...)
-{
-	va_list args;
-	if (!why)
-		return code;
-	why->code = code;
-	va_start(args, fmt);
-	vsnprintf(why->text, sizeof(why->text), fmt, args);
-	va_end(args);
-	return code;
-}
-
 /* What the scenario has said of itself. */
 static int judge(const struct sweep *sweep, int result,
 		 const struct ss_diag *said)
 {
 	if (result == 0 || (result < 0 && ss_fault_struck(NULL)))
 		return 0;
-	return refuse(sweep->why, -EPROTO, "%s: %s", ss_fault_tell(),
-		      said->text[0] ? said->text
-		      : result < 0  ? strerror(-result)
-				    : "wrong");
+	return diag_refuse(sweep->why, -EPROTO, "%s: %s", ss_fault_tell(),
+			   said->text[0] ? said->text
+			   : result < 0	 ? strerror(-result)
+					 : "wrong");
 }
 
 static int run(struct sweep *sweep, int at, int way)
@@ -181,8 +168,8 @@ static int run(struct sweep *sweep, int at, int way)
 	atomic_store(&faults->armed, false);
 	int r = judge(sweep, result, &said);
 	if (r == 0 && left_of(&before, &sweep->options, &said) < 0)
-		r = refuse(sweep->why, -EPROTO, "%s: %s", ss_fault_tell(),
-			   said.text);
+		r = diag_refuse(sweep->why, -EPROTO, "%s: %s", ss_fault_tell(),
+				said.text);
 	sweep->struck += ss_fault_struck(NULL);
 	return r;
 }
@@ -244,12 +231,13 @@ static int choose(const struct ss_fault_options *options, struct ss_diag *why)
 		n = strcspn(word, " ");
 		enum call call = call_named(word, n);
 		if (call == CALL_none)
-			return refuse(why, -EINVAL, "%.*s: no such call",
-				      (int)n, word);
+			return diag_refuse(why, -EINVAL, "%.*s: no such call",
+					   (int)n, word);
 		if (!code_of(call, 0))
-			return refuse(why, -EINVAL,
-				      "%.*s: it fails by no error of its own",
-				      (int)n, word);
+			return diag_refuse(
+				why, -EINVAL,
+				"%.*s: it fails by no error of its own", (int)n,
+				word);
 		atomic_store(&faults->chosen[call], true);
 	}
 	return 0;
@@ -262,14 +250,14 @@ static int prepare(struct sweep *sweep)
 	if (options->first < 0 || options->stride < 0 || options->error < 0 ||
 	    options->patience_ms < SS_NONE || options->modes & ~every ||
 	    options->unchecked & ~SS_FAULT_CHECKS)
-		return refuse(sweep->why, -EINVAL, "no such options");
+		return diag_refuse(sweep->why, -EINVAL, "no such options");
 	options->first += options->first == 0;
 	options->stride += options->stride == 0;
 	if (!options->modes)
 		options->modes = SS_FAULT_ONCE | SS_FAULT_LASTING;
 	begin();
 	if (!faults)
-		return refuse(sweep->why, -ENOMEM, "%s", strerror(ENOMEM));
+		return diag_refuse(sweep->why, -ENOMEM, "%s", strerror(ENOMEM));
 	atomic_store(&faults->mode, SS_FAULT_ONCE);
 	atomic_store(&faults->error, options->error);
 	atomic_store(&faults->spared, options->elsewhere ? getpid() : 0);

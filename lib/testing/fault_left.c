@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <stdio.h>
 
+#include "../diag.h"
 #include "fault_calls.h"
 
 enum { PATIENCE_MS = 5000 /* as fault.h has it */, CHILDREN_TEXT = 4096 };
@@ -61,12 +62,8 @@ void look(struct ss_fault_state *state)
 
 static int differ(struct ss_diag *why, const char *what, long before, long now)
 {
-	if (!why)
-		return -EPROTO;
-	why->code = -EPROTO;
-	snprintf(why->text, sizeof(why->text), "%ld %s, and before it %ld", now,
-		 what, before);
-	return -EPROTO;
+	return diag_refuse(why, -EPROTO, "%ld %s, and before it %ld", now, what,
+			   before);
 }
 
 /* What could not be counted is not compared. */

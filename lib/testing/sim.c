@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "../diag.h"
 #include "simulation.h"
 
 enum {
@@ -341,15 +342,6 @@ int ss_sim_run(struct ss_sim *sim, int64_t until, struct ss_diag *why)
 
 /* ---- life -----------------------------------------------------------------*/
 
-static int refuse(struct ss_diag *why, int code, const char *text)
-{
-	if (why) {
-		why->code = code;
-		snprintf(why->text, sizeof(why->text), "%s", text);
-	}
-	return code;
-}
-
 /* One thread, and no more: all that is random is here. */
 static bool simulable(const struct ss_config *config)
 {
@@ -399,7 +391,7 @@ static int make_server(struct ss_sim *sim, struct ss_config *config,
 		{ &ss_chaos_mixin, chaos },
 	};
 	if (!simulable(config))
-		return refuse(
+		return diag_refuse(
 			why, -EINVAL,
 			"simulation: one thread serves, by sync or fiber");
 	config->transport = is_stream(config) ? &ss_memory_server
@@ -408,8 +400,8 @@ static int make_server(struct ss_sim *sim, struct ss_config *config,
 	memset(config->addresses, 0, sizeof(config->addresses));
 	int count = sim->options.no_chaos ? OWN_LAYERS - 1 : OWN_LAYERS;
 	if (put_layers(config, own, count) < 0)
-		return refuse(why, -EINVAL,
-			      "simulation: no room for its layers");
+		return diag_refuse(why, -EINVAL,
+				   "simulation: no room for its layers");
 	return ss_server_new(&sim->server, config, why);
 }
 
@@ -439,17 +431,17 @@ int ss_sim_new_sized(struct ss_sim **result, const struct ss_config *given,
 	struct ss_config config = { 0 };
 	if (config_size > sizeof(config) ||
 	    options_size > sizeof(struct ss_sim_options))
-		return refuse(why, -E2BIG,
-			      "simulation: made for a newer library");
+		return diag_refuse(why, -E2BIG,
+				   "simulation: made for a newer library");
 	memcpy(&config, given, config_size);
 	struct ss_sim *sim = sys_calloc(1, sizeof(*sim));
 	if (!sim)
-		return refuse(why, -ENOMEM, strerror(ENOMEM));
+		return diag_refuse(why, -ENOMEM, "%s", strerror(ENOMEM));
 	take_options(sim, options, options_size);
 	int r = stacks_new(&sim->stacks, STACK_SIZE * TOOLS_STACKS);
 	if (r < 0) {
 		sys_free(sim);
-		return refuse(why, r, strerror(-r));
+		return diag_refuse(why, r, "%s", strerror(-r));
 	}
 	r = make_server(sim, &config, why);
 	if (r < 0) {

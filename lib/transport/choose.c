@@ -1,10 +1,10 @@
 /* Which transport speaks an address's scheme; for "fd:N", the socket's. */
 #include <errno.h>
-#include <stdio.h>
 #include <string.h>
 
 #include <socketserver/layers.h>
 
+#include "../diag.h"
 #include "../sys.h"
 
 static enum ss_scheme scheme_of_socket(int fd)
@@ -42,10 +42,7 @@ const struct ss_layer *ss_transport_for(const char *address,
 	default:
 		break;
 	}
-	if (why) {
-		why->code = -EINVAL;
-		snprintf(why->text, sizeof(why->text), "%s: not a socket: %s",
-			 address, strerror(errno));
-	}
+	diag_refuse(why, -EINVAL, "%s: not a socket: %s", address,
+		    strerror(errno));
 	return NULL;
 }

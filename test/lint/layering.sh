@@ -5,7 +5,7 @@
 #	handlers, demos		the same, "handlers.h", a "..." of the own
 #				directory
 #	lib/*/			the same without handlers.h, ../sys.h, ../thread.h,
-#				what fiber/ offers; never internal.h
+#				../diag.h, what fiber/ offers; never internal.h
 #	lib			the same, "..." of lib
 #
 # and what stands at the top of the tree.
@@ -33,10 +33,11 @@ for file in $(in_tree '*.[chS]'); do
 		'"handlers.h"')
 			case $dir in handlers | demos) allowed=yes ;; esac
 			;;
-		'"sys.h"' | '"thread.h"' | '"../sys.h"' | '"../thread.h"')
+		'"sys.h"' | '"thread.h"' | '"diag.h"' | \
+			'"../sys.h"' | '"../thread.h"' | '"../diag.h"')
 			case $dir/$name in
-			lib/sys.h | lib/thread.h) allowed=yes ;;
-			lib/*/*sys.h | lib/*/*thread.h) allowed=yes ;;
+			lib/sys.h | lib/thread.h | lib/diag.h) allowed=yes ;;
+			lib/*/../*.h) allowed=yes ;;
 			esac
 			;;
 		'"fiber/'* | '"../fiber/'*)
