@@ -6,10 +6,11 @@ no test reaches needs a reason in test/coverage/reasons:
 
     FILE: PATTERN: why not
 
-FILE is below lib/, or *; PATTERN a regular expression that is found in the
-line, or in one of the lines of the block of unreached ones that it is in.
-Unreached lines without a reason, and reasons without such a line, are shown,
-and the exit status is 1.  With FILEs, these alone, and the branches not taken.
+FILE is below lib/; PATTERN a regular expression that is found in the line, or
+NAME(): all of that function.  A reason that begins with "at times" is for what
+some runs reach.  Unreached lines without a reason, and others' reasons without
+such a line, are shown, and the exit status is 1.  With --told, what each reason
+is for.  With FILEs, these alone, and the branches not taken.
 """
 
 import collections
@@ -29,6 +30,7 @@ class Source:
     def __init__(self, name):
         self.name = name
         self.lines = collections.Counter()
+        self.functions = {}
         self.branches = {}
         with open(os.path.join(TOP, name), encoding="utf-8") as file:
             self.text = [""] + file.read().split("\n")
@@ -36,6 +38,7 @@ class Source:
     def add(self, line):
         number = line["line_number"]
         self.lines[number] += line["count"]
+        self.functions[number] = line.get("function_name")
         # Nothing else than a bug takes these.
         if "assert(" in self.text[number]:
             return
@@ -46,17 +49,8 @@ class Source:
             self.branches[number] = [a + b for a, b in zip(known, taken)]
 
     def unreached(self):
-        """Blocks of line numbers."""
-        blocks, last = [], None
-        for number in sorted(self.lines):
-            if self.lines[number]:
-                last = None
-            elif last is None:
-                blocks.append([number])
-                last = number
-            else:
-                blocks[-1].append(number)
-        return blocks
+        return [number for number in sorted(self.lines)
+                if not self.lines[number]]
 
     def counts(self):
         """Lines reached, all lines, branches taken, all branches."""
@@ -93,31 +87,42 @@ def read(build):
     return sources
 
 
-class Reasons:
-    def __init__(self):
-        self.all, self.used = [], set()
-        with open(os.path.join(HERE, "reasons"), encoding="utf-8") as file:
-            for number, line in enumerate(file, 1):
-                if not line.strip() or line.startswith("#"):
-                    continue
-                parts = re.split(r":\s+", line.strip(), maxsplit=2)
-                if len(parts) != 3:
-                    sys.exit("reasons:%d: FILE: PATTERN: why" % number)
-                self.all.append((number, parts[0], re.compile(parts[1])))
+class Reason:
+    def __init__(self, number, file, pattern, why):
+        self.number, self.file, self.pattern = number, file, pattern
+        self.function = re.fullmatch(r"(\w+)\(\)", pattern)
+        self.found = re.compile(pattern)
+        self.at_times = why.startswith("at times")
+        self.lines = []
 
-    def explain(self, source, block):
-        text = [source.text[number] for number in block]
-        for number, name, pattern in self.all:
-            if name in ("*", source.name[len("lib/"):]) and any(
-                    pattern.search(line) for line in text):
-                self.used.add(number)
-                return True
-        return False
+    def explains(self, source, number):
+        if self.file != source.name[len("lib/"):]:
+            return False
+        if self.function:
+            return source.functions[number] == self.function.group(1)
+        return self.found.search(source.text[number])
 
-    def unused(self):
-        return [(number, name, pattern.pattern)
-                for number, name, pattern in self.all
-                if number not in self.used]
+
+def read_reasons():
+    reasons = []
+    with open(os.path.join(HERE, "reasons"), encoding="utf-8") as file:
+        for number, line in enumerate(file, 1):
+            if not line.strip() or line.startswith("#"):
+                continue
+            parts = re.split(r":\s+", line.strip(), maxsplit=2)
+            if len(parts) != 3:
+                sys.exit("reasons:%d: FILE: PATTERN: why" % number)
+            reasons.append(Reason(number, *parts))
+    return reasons
+
+
+def explain(reasons, source, number):
+    for reason in reasons:
+        if reason.explains(source, number):
+            reason.lines.append("%s:%d: %s" % (
+                source.name, number, source.text[number].strip()))
+            return True
+    return False
 
 
 def percent(part, whole):
@@ -140,8 +145,9 @@ def show_branches(source):
 
 
 def main():
-    build, wanted = sys.argv[1], sys.argv[2:]
-    sources, reasons = read(build), Reasons()
+    told = "--told" in sys.argv
+    build, *wanted = [word for word in sys.argv[1:] if word != "--told"]
+    sources, reasons = read(build), read_reasons()
     total, wrong = [0] * 4, []
     total_explained = 0
     print("%-28s %5s %7s %5s %6s %7s" % (
@@ -150,13 +156,12 @@ def main():
         if wanted and name not in wanted:
             continue
         explained = 0
-        for block in source.unreached():
-            if reasons.explain(source, block):
-                explained += len(block)
+        for number in source.unreached():
+            if explain(reasons, source, number):
+                explained += 1
             else:
-                wrong += ["%s:%d: not reached: %s" % (
-                    name, number, source.text[number].strip())
-                    for number in block]
+                wrong.append("%s:%d: not reached: %s" % (
+                    name, number, source.text[number].strip()))
         counts = source.counts()
         row(name, counts, explained)
         total = [a + b for a, b in zip(total, counts)]
@@ -166,13 +171,17 @@ def main():
         for name in wanted:
             show_branches(sources[name])
     else:
-        wrong += ["reasons:%d: no unreached line of %s has: %s" % unused
-                  for unused in reasons.unused()]
+        wrong += ["reasons:%d: no unreached line of %s has: %s" % (
+            reason.number, reason.file, reason.pattern)
+            for reason in reasons
+            if not reason.lines and not reason.at_times]
+    for reason in reasons if told else []:
+        print("reasons:%d: %s" % (reason.number, reason.pattern))
+        print("\n".join("\t" + line for line in reason.lines))
     for line in wrong:
         print(line)
     if wrong:
         sys.exit("coverage: %d lines are neither reached nor explained"
                  % len(wrong))
-
 
 main()
