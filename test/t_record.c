@@ -445,6 +445,40 @@ static void *failing_malloc(size_t n)
 	return fails("malloc", ENOMEM) ? NULL : real.malloc(n);
 }
 
+static int verify_twice(struct ss_server *server, struct ss_request *req);
+
+static const struct ss_layer twice = {
+	.name = "twice",
+	.ops = { .verify_request = verify_twice },
+};
+
+static int verify_twice(struct ss_server *server, struct ss_request *req)
+{
+	int r = ss_super(server, &twice)->verify_request(server, req);
+	return r > 0 ? ss_super(server, &twice)->verify_request(server, req)
+		     : r;
+}
+
+/* As by a layer that has found out more of it. */
+START_TEST(who_is_asked_for_twice_is_opened_once)
+{
+	struct ss_record_options options = { .path = path };
+	struct ss_config config = {
+		.transport = &ss_memory_server,
+		.handler = &ss_echo_handler,
+		.mixins = { { &twice, NULL }, { &ss_record_mixin, &options } }
+	};
+	struct ss_server *server = made(&config);
+	ck_assert_uint_eq(exchange(server, "hello", 5), 5);
+	ck_assert_uint_eq(stats_of(server).connections, 1);
+	ck_assert_int_eq(ss_server_free(server), 0);
+	struct ss_recording *recording = reopen();
+	ck_assert_str_eq(shape(recording, 0), "OIUSN");
+	ck_assert_uint_eq(connections(recording), 1);
+	ss_recording_free(recording);
+}
+END_TEST
+
 /* Each byte of a write as a piece of its own, with empty ones between. */
 static ssize_t split_writev(struct ss_channel *channel, const struct iovec *iov,
 			    int count, struct ss_block *block)
@@ -1826,6 +1860,7 @@ Suite *t_record(void)
 	tcase_add_loop_test(tcase, a_file_has_so_many_bytes, 0, 30);
 	tcase_add_test(tcase, long_chunks_are_several_records);
 	tcase_add_test(tcase, a_long_message_may_find_no_place);
+	tcase_add_test(tcase, who_is_asked_for_twice_is_opened_once);
 	tcase_add_test(tcase, many_pieces_are_all_recorded);
 	tcase_add_test(tcase, many_pieces_of_a_datagram_are_one_record);
 	tcase_add_test(tcase, what_no_record_holds_is_several);

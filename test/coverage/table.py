@@ -6,9 +6,9 @@ no test reaches needs a reason in test/coverage/reasons:
 
     FILE: PATTERN: why not
 
-FILE is below lib/; PATTERN a regular expression that is found in the line, or
-NAME(): all of that function.  A reason that begins with "at times" is for what
-some runs reach.  Unreached lines without a reason, and others' reasons without
+FILE is below lib/; PATTERN a regular expression that is found in the line, or,
+where it ends in (), is the name of its function.  A reason that begins with "at
+times" is for what some runs reach.  Unreached lines without a reason, and others' reasons without
 such a line, are shown, and the exit status is 1.  With --told, what each reason
 is for.  With FILEs, these alone, and the branches not taken.
 """
@@ -90,16 +90,16 @@ def read(build):
 class Reason:
     def __init__(self, number, file, pattern, why):
         self.number, self.file, self.pattern = number, file, pattern
-        self.function = re.fullmatch(r"(\w+)\(\)", pattern)
-        self.found = re.compile(pattern)
+        self.whole = pattern.endswith("()")
+        self.found = re.compile(pattern[:-2] if self.whole else pattern)
         self.at_times = why.startswith("at times")
         self.lines = []
 
     def explains(self, source, number):
         if self.file != source.name[len("lib/"):]:
             return False
-        if self.function:
-            return source.functions[number] == self.function.group(1)
+        if self.whole:
+            return self.found.fullmatch(source.functions[number] or "")
         return self.found.search(source.text[number])
 
 
