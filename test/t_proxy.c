@@ -1059,7 +1059,7 @@ START_TEST(headers_that_cannot_be_kept_fail_their_request)
 	config.log_level = SS_NONE;
 	struct ss_server *server = made(&config);
 	real = sys_table;
-	int n = 0, failed = 0;
+	int n = -1, failed = 0;
 	do {
 		struct ss_memory_client *client = connect_to(server);
 		char got[64];
@@ -1075,7 +1075,8 @@ START_TEST(headers_that_cannot_be_kept_fail_their_request)
 		ss_memory_close(client);
 		ck_assert(served || fault.what);
 		failed += !served;
-	} while (fault.what);
+		/* The first has no fault: what is made once is there then. */
+	} while (fault.what || n < 1);
 	ck_assert_int_gt(failed, 0);
 	dispose(server, SS_NONE);
 }
