@@ -1,7 +1,8 @@
 #!/bin/sh
 # Boots a systemd of our own, in namespaces where it can reach nothing else, and
-# has it run the units of demos/systemd: start, reload, activation, watchdog.
-# t_systemd runs it, as root, with the echo server's directory: run.sh DIR.
+# has it run the units of demos/systemd: start, reload, activation, watchdog, and
+# what journald makes of their lines.  t_systemd runs it, as root, with the echo
+# server's directory: run.sh DIR.
 # Ends in 77 where systemd does not boot.
 # shellcheck disable=SC2016 # what sh runs in there
 set -eu
@@ -54,6 +55,24 @@ for unit in "$tmp"/units/*.service; do
 	printf '[Service]\nWatchdogSec=5\n' >"$unit.d/soon.conf"
 done
 
+# journald as it is installed; but in memory, and without what it might take from
+# the kernel, or put into the machine's /dev: a unit's own has its log.
+journal=''
+if [ -e /lib/systemd/system/systemd-journald.service ] &&
+	[ -e /etc/machine-id ]; then
+	journal=yes
+	for unit in .service .socket -dev-log.socket; do
+		sed '/^Symlinks=/d; s/ systemd-journald-audit.socket//' \
+			"/lib/systemd/system/systemd-journald$unit" \
+			>"$tmp/units/systemd-journald$unit"
+	done
+	mkdir "$tmp/units/systemd-journald.service.d"
+	printf '[Service]\nEnvironment=SYSTEMD_LOG_TARGET=null\n' \
+		>"$tmp/units/systemd-journald.service.d/apart.conf"
+fi
+printf '[Journal]\nStorage=volatile\nReadKMsg=no\nAudit=\n' \
+	>"$tmp/journald.conf"
+
 # sh -c BOOT TMP DEMOS GROUP: becomes systemd.
 boot='
 mkdir $3
@@ -63,8 +82,10 @@ exec unshare --pid --fork --kill-child --mount --mount-proc --cgroup --ipc \
 	--uts --net sh -e -c "
 		mount -t cgroup2 none /sys/fs/cgroup
 		mount -t tmpfs -o mode=755 tmpfs /run
-		mkdir -p /run/systemd/system /run/bin
+		mkdir -p /run/systemd/system /run/systemd/journald.conf.d \
+			/run/bin
 		cp -r $1/units/. /run/systemd/system
+		cp $1/journald.conf /run/systemd/journald.conf.d
 		cp $2/echo_server $2/echo_client $2/ssctl /run/bin
 		mount -t tmpfs tmpfs /tmp
 		mount -t tmpfs tmpfs /var/tmp
@@ -159,4 +180,56 @@ echoes 3
 is echo-activated.service ActiveState active || die 'it was not started'
 reloads echo-activated.service
 stops echo-activated.socket echo-activated.service
+
+# logged PRIORITY TEXT PID: journald has such a line of that process.
+logged() {
+	inside journalctl -D /run/log/journal -q -o cat PRIORITY="$1" \
+		_PID="$3" _TRANSPORT="$transport" _SYSTEMD_UNIT=echo.service \
+		SYSLOG_IDENTIFIER=echo_server SYSLOG_FACILITY=3 >"$tmp/lines"
+	grep -q "^$begins$2" "$tmp/lines"
+}
+
+# arrives PRIORITY TEXT PID: soon.
+arrives() {
+	soon 100 logged "$@" && return
+	inside journalctl -D /run/log/journal -q -n 50 _SYSTEMD_UNIT=echo.service
+	die "no line '$2' of priority $1 by $transport"
+}
+
+# logs OPTION...: the unit's lines arrive as what they are, of its supervisor and
+# its worker, once another process has taken over.
+logs() {
+	printf '[Service]\nExecStart=\nExecStart=%s %s %s\n' \
+		'/run/bin/echo_server -m prefork --workers 1 --trace -v' \
+		"$*" tcp://127.0.0.1:7777 | inside sh -c '
+		cat >/run/systemd/system/echo.service.d/log.conf
+		systemctl daemon-reload'
+	inside systemctl start echo.service
+	reloads echo.service
+	main=$(inside systemctl show echo.service -p MainPID --value)
+	worker=$(inside cat "/proc/$main/task/$main/children")
+	worker=${worker% }
+	arrives 7 '#[0-9]* get_request' "$worker"
+	arrives 6 '#[0-9]* request from 127.0.0.1:' "$worker"
+	inside kill -KILL "$worker"
+	arrives 4 "worker 1, process $worker, was killed by signal 9" "$main"
+	inside mv /run/bin/echo_server /run/bin/gone
+	inside systemctl reload echo.service
+	arrives 3 'restart: process [0-9]* cannot execute' "$main"
+	inside mv /run/bin/gone /run/bin/echo_server
+	stops echo.service
+}
+
+if [ -n "$journal" ] && inside systemctl start systemd-journald.service; then
+	transport=stdout
+	begins='socketserver: [a-z]*: '
+	logs
+	begins='echo_server: [a-z]*: '
+	logs --log-to journal
+	transport=syslog
+	begins=''
+	logs --log-to syslog
+else
+	echo 'skipped: journald is not here'
+fi
 trap leave EXIT
