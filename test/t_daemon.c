@@ -533,6 +533,101 @@ START_TEST(daemon_is_started_by_tcpserver)
 }
 END_TEST
 
+/* By inetd itself, for a client each (nowait), or with the socket for as long
+ * as it is told to serve (wait).  The last is there when all are. */
+static const struct {
+	int transport;
+	const char *fields, *options;
+} services[] = {
+	{ 0, "stream tcp wait", "--once" },  { 1, "dgram udp wait", "--once" },
+	{ 2, "stream unix wait", "--once" }, { 3, "dgram unix wait", "--once" },
+	{ 2, "stream unix nowait", "-v" },   { 0, "stream tcp nowait", "-v" },
+};
+
+enum { SERVICES = sizeof(services) / sizeof(*services) };
+
+/* The kernel's choices at a host of our own, free again. */
+static void choose_addresses(char urls[SERVICES][SS_ADDRESS_TEXT])
+{
+	struct ss_server *servers[SERVICES];
+	for (int i = 0; i < SERVICES; i++) {
+		struct ss_config config =
+			config_of(&models[0],
+				  &transports[services[i].transport], &telling);
+		servers[i] = made(&config);
+		ss_server_url(servers[i], 0, urls[i], SS_ADDRESS_TEXT);
+	}
+	for (int i = 0; i < SERVICES; i++)
+		ss_server_free(servers[i]);
+}
+
+/* inetd.conf(5): an address, how it is served, by whom, and the program. */
+static const char *services_file(char urls[SERVICES][SS_ADDRESS_TEXT],
+				 const char *model)
+{
+	static char path[SS_ADDRESS_TEXT];
+	program_run(&got, "", ARGV("id", "-un"));
+	snprintf(path, sizeof(path), "%s/inetd.conf", scratch());
+	FILE *file = fopen(path, "w");
+	ck_assert_ptr_nonnull(file);
+	for (int i = 0; i < SERVICES; i++) {
+		const char *at = strchr(urls[i], ':') + 1;
+		fprintf(file, "%s %s %.*s %s echo_server --stdin -m %s %s\n",
+			at + 2 * (strncmp(at, "//", 2) == 0),
+			services[i].fields, (int)strcspn(got.out, "\n"),
+			got.out, demo("echo_server"), model,
+			services[i].options);
+	}
+	ck_assert_int_eq(fclose(file), 0);
+	return path;
+}
+
+/* As root it writes /run/inetd.pid, which may be the machine's inetd's: hence
+ * with a /run of its own. */
+static bool start_inetd(struct program *inetd, const char *file)
+{
+	const char *program = have("inetd") ? "inetd" : "/usr/sbin/inetd";
+	if (access(program, X_OK) != 0 && missing("inetd"))
+		return false;
+	if (geteuid() != 0) {
+		program_start(inetd, ARGV(program, "-d", "-i", file));
+		return true;
+	}
+	program_run(&got, "", ARGV("unshare", "--mount", "true"));
+	if (got.status != 0) {
+		printf("skipped: inetd would write to the machine's /run\n");
+		return false;
+	}
+	program_start(inetd,
+		      ARGV("unshare", "--mount", "sh", "-c",
+			   "mount -t tmpfs tmpfs /run && exec $0 -d -i $1",
+			   program, file));
+	return true;
+}
+
+/* Twice each: it has its socket back. */
+START_TEST(daemon_is_started_by_inetd)
+{
+	char urls[SERVICES][SS_ADDRESS_TEXT];
+	struct program inetd = { 0 };
+	int fd;
+	if (model_supervised(&models[_i]))
+		return;
+	choose_addresses(urls);
+	if (!start_inetd(&inetd, services_file(urls, models[_i].name)))
+		return;
+	eventually((fd = try_dial(urls[SERVICES - 1])) >= 0);
+	close(fd);
+	program_tells(&inetd, " reaped, status 0");
+	for (int i = 0; i < 2 * SERVICES; i++) {
+		echo_once(urls[i % SERVICES], "hello\n");
+		program_tells(&inetd, " reaped, status 0");
+	}
+	program_stop(&inetd, SIGTERM, &got);
+	ck_assert_int_eq(got.status, 0);
+}
+END_TEST
+
 /* Whoever is started by it is not taken for whom it was meant. */
 START_TEST(daemon_takes_its_sockets_from_the_environment)
 {
@@ -860,6 +955,7 @@ static void add_stdin(Suite *suite)
 	tcase_add_test(tcase, daemon_refuses_a_strange_ucspi);
 	tcase_add_loop_test(tcase, daemon_is_started_by_tcpserver, 0,
 			    plain_count);
+	tcase_add_loop_test(tcase, daemon_is_started_by_inetd, 0, plain_count);
 }
 
 static void add_manager(Suite *suite)
