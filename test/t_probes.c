@@ -198,6 +198,27 @@ START_TEST(a_debugger_sees_them_in_order)
 	ck_assert_str_eq(text, expected);
 }
 END_TEST
+
+/* ---- the page's examples --------------------------------------------------*/
+
+static const char *const tracers[] = { "bpftrace", "perf", "gdb" };
+
+enum { TRACERS = sizeof(tracers) / sizeof(*tracers) };
+
+START_TEST(the_pages_examples_are_true)
+{
+	char command[1024];
+	if (!compiled_in())
+		return;
+	if (!have(tracers[_i])) {
+		printf("skipped: %s is not here\n", tracers[_i]);
+		return;
+	}
+	snprintf(command, sizeof(command), "test/probes/run.sh %s '%s/demos'",
+		 tracers[_i], getenv("SS_BUILD"));
+	ck_assert_int_eq(system(command), 0);
+}
+END_TEST
 #endif
 
 Suite *t_probes(void)
@@ -207,6 +228,9 @@ Suite *t_probes(void)
 	tcase_add_test(tcase, the_library_notes_each_with_its_arguments);
 #ifdef WITH_GDB
 	tcase_add_loop_test(tcase, a_debugger_sees_them_in_order, 0, TRACED);
+	tcase = suite_case(suite, "page", NULL, NULL);
+	tcase_set_timeout(tcase, 60);
+	tcase_add_loop_test(tcase, the_pages_examples_are_true, 0, TRACERS);
 #endif
 	return suite;
 }
