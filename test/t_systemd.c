@@ -43,7 +43,7 @@ Suite *t_systemd(void)
 {
 	Suite *suite = suite_create("t_systemd");
 	TCase *tcase = suite_case(suite, "units", NULL, NULL);
-	tcase_set_timeout(tcase, 40);
+	tcase_set_timeout(tcase, 60);
 	tcase_add_test(tcase, systemd_runs_the_units);
 	return suite;
 }
