@@ -428,6 +428,18 @@ static void set_variables(void)
 		dup2(standard[i], i);
 }
 
+/* Whose descriptors have the numbers of those that were closed: nobody may
+ * close them once more. */
+enum { NUMBERS = 8 };
+
+static int numbers[NUMBERS];
+
+static void take_numbers(void)
+{
+	for (int i = 0; i < NUMBERS; i++)
+		numbers[i] = open("/dev/null", O_RDONLY | O_CLOEXEC);
+}
+
 /* Exits with ss_run's status, or 100 where it is refused. */
 static _Noreturn void be_started(void)
 {
@@ -446,7 +458,11 @@ static _Noreturn void be_started(void)
 	const struct ss_run_options o = { .start = start };
 	int status = ss_run(&server, 1, &o);
 	ss_server_free(server);
+	take_numbers();
 	ss_start_free(start);
+	for (int i = 0; i < NUMBERS; i++)
+		if (fcntl(numbers[i], F_GETFD) == -1)
+			_exit(102);
 	_exit(status);
 }
 
@@ -730,6 +746,25 @@ START_TEST(daemon_does_without_a_service_manager)
 }
 END_TEST
 
+/* What it has no room for within a second is lost. */
+START_TEST(daemon_is_not_kept_by_its_service_manager)
+{
+	enum { MANY = 10000 };
+	char name[SS_ADDRESS_TEXT];
+	struct ss_start *start;
+	int n = 0, r = 0, fd = manager(name, sizeof(name), false);
+	setenv("NOTIFY_SOCKET", name, 1);
+	ck_assert_int_eq(ss_start_new(&start, SS_START_AUTO, NULL), 0);
+	while (r == 0 && n++ < MANY)
+		r = ss_start_notify(start, "STATUS=x");
+	ck_assert_int_eq(r, -EAGAIN);
+	ck_assert_str_eq(told(fd, NULL), "STATUS=x");
+	ck_assert_int_eq(ss_start_notify(start, "STATUS=x"), 0);
+	ss_start_free(start);
+	close(fd);
+}
+END_TEST
+
 static int reload_nothing(void *arg)
 {
 	(void)arg;
@@ -799,6 +834,22 @@ START_TEST(daemon_feeds_the_watchdog)
 	told_node(&node, &models[_i]);
 	ck_assert_ptr_nonnull(strstr(told(fd, NULL), "READY=1"));
 	for (int i = 0; i < 5; i++)
+		ck_assert_str_eq(told(fd, NULL), "WATCHDOG=1");
+	told_stopped(fd, &node);
+}
+END_TEST
+
+/* Half of 6 s, and not all of them; told() waits for 5. */
+START_TEST(daemon_feeds_the_watchdog_in_time)
+{
+	char name[SS_ADDRESS_TEXT];
+	struct node node;
+	int fd = manager(name, sizeof(name), false);
+	setenv("NOTIFY_SOCKET", name, 1);
+	setenv("WATCHDOG_USEC", "6000000", 1);
+	told_node(&node, &models[0]);
+	ck_assert_ptr_nonnull(strstr(told(fd, NULL), "READY=1"));
+	for (int i = 0; i < 2; i++)
 		ck_assert_str_eq(told(fd, NULL), "WATCHDOG=1");
 	told_stopped(fd, &node);
 }
@@ -964,9 +1015,11 @@ static void add_manager(Suite *suite)
 	tcase_add_loop_test(tcase, daemon_tells_that_it_is_ready_and_stops, 0,
 			    2 * plain_count);
 	tcase_add_loop_test(tcase, daemon_does_without_a_service_manager, 0, 4);
+	tcase_add_test(tcase, daemon_is_not_kept_by_its_service_manager);
 	tcase_add_loop_test(tcase, daemon_tells_that_it_reloads, 0,
 			    model_count);
 	tcase_add_loop_test(tcase, daemon_feeds_the_watchdog, 0, model_count);
+	tcase_add_test(tcase, daemon_feeds_the_watchdog_in_time);
 	tcase_add_test(tcase, daemon_leaves_another_ones_watchdog_alone);
 	tcase_add_test(tcase, daemon_stores_descriptors);
 }

@@ -101,6 +101,15 @@ static void group_alone(void)
 	are(0, 54321);
 }
 
+/* Root it stays, but not in root's own groups. */
+static void root_again(void)
+{
+	const gid_t some[] = { 0, 1, 2 };
+	must(setgroups(3, some) == 0);
+	must(drop("0", "0", NULL) == 0);
+	are(0, 0);
+}
+
 static void nothing(void)
 {
 	gid_t before[64], after[64];
@@ -138,7 +147,7 @@ static void other_root(void)
 }
 
 static void (*const ways[])(void) = {
-	by_name, by_number, group_alone, nothing, other_root,
+	by_name, by_number, group_alone, root_again, nothing, other_root,
 #ifdef SS_LINUX
 	no_more,
 #endif
@@ -241,9 +250,29 @@ static void with_a_way_back(void)
 	expect(-EPERM, "privileges: they could not be dropped");
 }
 
+static int fails_no_new_privs(void)
+{
+	errno = EINVAL;
+	return -1;
+}
+
+static void without_no_new_privs(void)
+{
+	const struct ss_privileges p = { .no_new_privs = true };
+	struct ss_diag why;
+	sys_table.no_new_privs = fails_no_new_privs;
+	must(ss_drop_privileges(&p, &why) == -EINVAL);
+	must(strcmp(why.text, "no_new_privs: Invalid argument") == 0);
+}
+
 static void (*const failures[])(void) = {
-	without_groups,		without_gid,	 without_uid, in_pretence,
-	in_pretence_of_a_group, with_a_way_back,
+	without_groups,
+	without_gid,
+	without_uid,
+	in_pretence,
+	in_pretence_of_a_group,
+	with_a_way_back,
+	without_no_new_privs,
 };
 
 START_TEST(privileges_that_stay_are_told)
@@ -314,6 +343,11 @@ START_TEST(privileges_are_checked_and_nothing_is_changed)
 	ck_assert_str_eq(why.text, "");
 	ck_assert_int_eq(ss_check_privileges(&bad, &why), -ENOTDIR);
 	ck_assert_str_eq(why.text, "/dev/null: Not a directory");
+	/* To an older program that is no member. */
+	ck_assert_int_eq(
+		ss_check_privileges_sized(
+			&bad, offsetof(struct ss_privileges, chroot), &why),
+		0);
 	ck_assert_int_eq((int)getuid(), (int)uid);
 	ck_assert_int_eq((int)getgid(), (int)gid);
 	ck_assert_int_eq(open_descriptors(), descriptors);

@@ -98,12 +98,12 @@ static int count_reload(void *arg)
 	return 0;
 }
 
-static const struct ss_run_options options = { .ready = note_ready,
-					       .reload = count_reload };
+static struct ss_run_options run_options = { .ready = note_ready,
+					     .reload = count_reload };
 
 static int run_alone(struct ss_server *server)
 {
-	return -ss_run(&server, 1, &options);
+	return -ss_run(&server, 1, &run_options);
 }
 
 /* A daemon of one server, which minds signals. */
@@ -125,7 +125,7 @@ static int run_with_others(struct ss_server *server)
 		all[count++] = made(&others[i]);
 	for (int i = 0; i < count; i++)
 		ss_server_url(all[i], 0, board->url[i], SS_ADDRESS_TEXT);
-	int status = ss_run(all, count, &options);
+	int status = ss_run(all, count, &run_options);
 	for (int i = 1; i < count; i++)
 		ck_assert_int_eq(ss_server_free(all[i]), 0);
 	return -status;
@@ -579,6 +579,67 @@ START_TEST(run_drains_after_a_storm_of_reloads)
 }
 END_TEST
 
+/* Asked for both at once, it ends. */
+START_TEST(run_reloads_nothing_when_it_is_to_end)
+{
+	int status;
+	board_new();
+	struct node node;
+	struct ss_config config = config_for(&models[_i]);
+	daemon_start(&node, &config);
+	kill(node.pid, SIGSTOP);
+	ck_assert_int_eq(waitpid(node.pid, &status, WUNTRACED), node.pid);
+	kill(node.pid, SIGHUP);
+	kill(node.pid, SIGTERM);
+	kill(node.pid, SIGCONT);
+	ck_assert_int_eq(node_wait(&node), 0);
+	ck_assert_int_eq(atomic_load(&board->reloads), 0);
+}
+END_TEST
+
+START_TEST(run_reloads_nothing_while_it_drains)
+{
+	board_new();
+	struct node node;
+	struct ss_config config = config_for(&models[_i]);
+	if (model_sync(&models[_i]))
+		return;
+	daemon_start(&node, &config);
+	int fd = half_way(node.url);
+	kill(node.pid, SIGTERM);
+	eventually(refuses(node.url));
+	kill(node.pid, SIGHUP);
+	expect_rest(fd);
+	ck_assert_int_eq(node_wait(&node), 0);
+	ck_assert_int_eq(atomic_load(&board->reloads), 0);
+}
+END_TEST
+
+static int reload_again(void *arg)
+{
+	if (atomic_load(&board->reloads) == 0)
+		kill(getpid(), SIGHUP);
+	return count_reload(arg);
+}
+
+/* Asked anew while it reloads: workers are renewed, and nobody takes that for
+ * two signals to end. */
+START_TEST(run_reloads_once_more)
+{
+	board_new();
+	struct node node;
+	struct ss_config configs[2];
+	configure_pair(configs, _i);
+	run_options.reload = reload_again;
+	pair_start(&node, configs);
+	kill(node.pid, SIGHUP);
+	for (int i = 0; i < 2; i++)
+		eventually(version_at(board->url[i]) == 3);
+	ck_assert_int_eq(node_stop(&node), 0);
+	ck_assert_int_eq(atomic_load(&board->reloads), 2);
+}
+END_TEST
+
 static int fail_reload(void *arg)
 {
 	(void)arg;
@@ -894,6 +955,11 @@ Suite *t_run(void)
 	tcase_add_loop_test(tcase, run_reloads_several_servers, 0, PAIRS);
 	tcase_add_loop_test(tcase, run_drains_after_a_storm_of_reloads, 0,
 			    model_count);
+	tcase_add_loop_test(tcase, run_reloads_nothing_when_it_is_to_end, 0,
+			    model_count);
+	tcase_add_loop_test(tcase, run_reloads_nothing_while_it_drains, 0,
+			    model_count);
+	tcase_add_loop_test(tcase, run_reloads_once_more, 0, PAIRS);
 	tcase_add_test(tcase, run_goes_on_after_a_reload_that_failed);
 	tcase = suite_case(suite, "signals", NULL, NULL);
 	tcase_add_loop_test(tcase, run_puts_all_signals_back, 0, 3);
