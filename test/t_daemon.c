@@ -855,6 +855,30 @@ START_TEST(daemon_feeds_the_watchdog_in_time)
 }
 END_TEST
 
+/* Less than a millisecond is one, and what no int holds is long. */
+START_TEST(daemon_knows_the_watchdogs_limits)
+{
+	char name[SS_ADDRESS_TEXT];
+	struct node node;
+	int fd = manager(name, sizeof(name), false);
+	setenv("NOTIFY_SOCKET", name, 1);
+	setenv("WATCHDOG_USEC", _i ? "18446744073709551615" : "1", 1);
+	told_node(&node, &models[0]);
+	ck_assert_ptr_nonnull(strstr(told(fd, NULL), "READY=1"));
+	for (int i = 0; i < (_i ? 1 : 3); i++)
+		ck_assert_str_eq(told(fd, NULL), "WATCHDOG=1");
+	close(dial(node.url));
+	kill(node.pid, SIGTERM);
+	int more = 0;
+	while (strcmp(told(fd, NULL), "STOPPING=1\nSTATUS=stopping") != 0)
+		more++;
+	ck_assert(!_i || more == 0);
+	ck_assert_int_eq(node_wait(&node), 0);
+	ss_start_free(node_start_of);
+	close(fd);
+}
+END_TEST
+
 /* It is another's: the one before said its last word without one. */
 START_TEST(daemon_leaves_another_ones_watchdog_alone)
 {
@@ -1020,6 +1044,7 @@ static void add_manager(Suite *suite)
 			    model_count);
 	tcase_add_loop_test(tcase, daemon_feeds_the_watchdog, 0, model_count);
 	tcase_add_test(tcase, daemon_feeds_the_watchdog_in_time);
+	tcase_add_loop_test(tcase, daemon_knows_the_watchdogs_limits, 0, 2);
 	tcase_add_test(tcase, daemon_leaves_another_ones_watchdog_alone);
 	tcase_add_test(tcase, daemon_stores_descriptors);
 }
