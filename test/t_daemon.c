@@ -746,6 +746,29 @@ START_TEST(daemon_does_without_a_service_manager)
 }
 END_TEST
 
+static ssize_t interrupted(int fd, const struct msghdr *msg, int flags)
+{
+	sys_table.sendmsg = sendmsg;
+	(void)fd, (void)msg, (void)flags;
+	errno = EINTR;
+	return -1;
+}
+
+START_TEST(daemon_tells_it_although_signals_come)
+{
+	char name[SS_ADDRESS_TEXT];
+	struct ss_start *start;
+	int fd = manager(name, sizeof(name), false);
+	setenv("NOTIFY_SOCKET", name, 1);
+	ck_assert_int_eq(ss_start_new(&start, SS_START_AUTO, NULL), 0);
+	sys_table.sendmsg = interrupted;
+	ck_assert_int_eq(ss_start_notify(start, "STATUS=x"), 0);
+	ck_assert_str_eq(told(fd, NULL), "STATUS=x");
+	ss_start_free(start);
+	close(fd);
+}
+END_TEST
+
 /* What it has no room for within a second is lost. */
 START_TEST(daemon_is_not_kept_by_its_service_manager)
 {
@@ -919,6 +942,9 @@ START_TEST(daemon_stores_descriptors)
 	ck_assert_int_eq(passed, -1);
 	ck_assert_int_eq(ss_start_store(start, "a:b", listener), -EINVAL);
 	ck_assert_int_eq(ss_start_store(start, "", listener), -EINVAL);
+	ck_assert_int_eq(ss_start_store(start, "a\nb", listener), -EINVAL);
+	memset(url, 'x', sizeof(url) - 1);
+	ck_assert_int_eq(ss_start_store(start, url, listener), -EINVAL);
 	ck_assert_int_eq(ss_start_notify(start, "STATUS=well\nX=1"), 0);
 	ck_assert_str_eq(told(fd, NULL), "STATUS=well\nX=1");
 	ss_start_free(start);
@@ -1039,6 +1065,7 @@ static void add_manager(Suite *suite)
 	tcase_add_loop_test(tcase, daemon_tells_that_it_is_ready_and_stops, 0,
 			    2 * plain_count);
 	tcase_add_loop_test(tcase, daemon_does_without_a_service_manager, 0, 4);
+	tcase_add_test(tcase, daemon_tells_it_although_signals_come);
 	tcase_add_test(tcase, daemon_is_not_kept_by_its_service_manager);
 	tcase_add_loop_test(tcase, daemon_tells_that_it_reloads, 0,
 			    model_count);
