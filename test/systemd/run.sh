@@ -179,6 +179,10 @@ is echo-activated.service ActiveState inactive || die 'it runs without a client'
 echoes 3
 is echo-activated.service ActiveState active || die 'it was not started'
 reloads echo-activated.service
+reloads echo-activated.service
+main=$(inside systemctl show echo-activated.service -p MainPID --value)
+inside cat "/proc/$main/environ" | tr '\0' '\n' |
+	grep -qx 'LISTEN_FDNAMES=echo' || die 'its socket has lost its name'
 stops echo-activated.socket echo-activated.service
 
 # logged PRIORITY TEXT PID: journald has such a line of that process.
