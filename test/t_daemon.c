@@ -243,6 +243,32 @@ START_TEST(daemon_refuses_a_strange_environment)
 }
 END_TEST
 
+/* Of one listener, 3, behind which the pipe has to be. */
+static const char *const strange_restarts[] = {
+	"",    "x",    "3",    "5",	"4 2",
+	"4 4", "4 3x", "4  3", "4 3r ", "4 99999999999",
+};
+
+enum { RESTARTS = sizeof(strange_restarts) / sizeof(*strange_restarts) };
+
+START_TEST(daemon_refuses_a_strange_restart)
+{
+	char url[SS_ADDRESS_TEXT], expected[64];
+	int place = placed(bound_tcp(SOCK_STREAM, url, sizeof(url)), PLACE);
+	struct program server = { 0 };
+	start_by_shell(&server,
+		       "SS_RESTARTED='%s' LISTEN_PID=$$ LISTEN_FDS=1 exec %s "
+		       "3<&9 9<&- 4>/dev/null 5>/dev/null",
+		       strange_restarts[_i], demo("echo_server"));
+	program_wait(&server, &got);
+	snprintf(expected, sizeof(expected), "SS_RESTARTED is '%s'",
+		 strange_restarts[_i]);
+	complained(expected);
+	ck_assert_int_eq(got.status, 2);
+	close(place);
+}
+END_TEST
+
 /* By systemd's own tool, which becomes the program at the first client. */
 static const struct {
 	const char *model, *scheme;
@@ -1034,6 +1060,8 @@ static void add_given(Suite *suite)
 	tcase_add_loop_test(tcase, daemon_knows_ports_that_the_kernel_chose, 0,
 			    2);
 	tcase_add_test(tcase, daemon_refuses_a_strange_environment);
+	tcase_add_loop_test(tcase, daemon_refuses_a_strange_restart, 0,
+			    RESTARTS);
 	tcase_add_loop_test(tcase, daemon_is_started_by_systemd_socket_activate,
 			    0, all);
 	tcase_add_test(tcase, daemon_serves_a_connection_of_systemd);

@@ -517,6 +517,72 @@ START_TEST(restart_that_fails_changes_nothing)
 }
 END_TEST
 
+/* Where there is no PATH, as execvp(3) has it. */
+START_TEST(restart_looks_for_a_name_without_path)
+{
+	static const char *const name[] = { "false", NULL };
+	struct node node;
+	board_new();
+	unsetenv("PATH");
+	struct ss_config config =
+		config_of(&models[0], &transports[0], &handler);
+	config.log = note_line;
+	next_argv = name;
+	node_run(&node, &config, run_restartable);
+	eventually(atomic_load(&board->ready) == 1);
+	kill(node.pid, SIGUSR2);
+	eventually(atomic_load(&board->said) == 1);
+	ck_assert_ptr_nonnull(strstr(board->line, "ended before it was ready"));
+	ck_assert_int_eq(node_stop(&node), 0);
+}
+END_TEST
+
+/* The numbers at which a daemon's descriptors would be, and which are free when
+ * it restarts. */
+enum { NUMBERS = 8 };
+
+static int numbers[NUMBERS];
+
+static int run_with_free_numbers(struct ss_server *server)
+{
+	for (int i = 0; i < NUMBERS; i++)
+		close(numbers[i]);
+	int r = run_restartable(server);
+	for (int i = 0; i < NUMBERS; i++)
+		numbers[i] = open("/dev/null", O_RDONLY | O_CLOEXEC);
+	return r;
+}
+
+/* By the byte that a program gets which cannot be executed, it tells that it
+ * has all: two listeners, and the pipe. */
+START_TEST(restart_hands_over_at_free_numbers)
+{
+	static const char *const looks[] = {
+		"/bin/sh", "-c",
+		"[ -S /proc/self/fd/3 ] && [ -S /proc/self/fd/4 ] && "
+		"printf '\\001' >&5",
+		NULL
+	};
+	struct node node;
+	board_new();
+	struct ss_config config =
+		config_of(&models[_i], &transports[0], &handler);
+	config.addresses[1] = config.addresses[0];
+	config.log = note_line;
+	next_argv = looks;
+	for (int i = 0; i < NUMBERS; i++)
+		numbers[i] = open("/dev/null", O_RDONLY | O_CLOEXEC);
+	node_run(&node, &config, run_with_free_numbers);
+	eventually(atomic_load(&board->ready) == 1);
+	kill(node.pid, SIGUSR2);
+	eventually(atomic_load(&board->said) == 1);
+	ck_assert_ptr_nonnull(strstr(board->line, strerror(1)));
+	ck_assert_int_eq(node_stop(&node), 0);
+	for (int i = 0; i < NUMBERS; i++)
+		close(numbers[i]);
+}
+END_TEST
+
 START_TEST(restart_that_has_begun_ends_with_the_daemon)
 {
 	struct node node;
@@ -551,6 +617,9 @@ Suite *t_restart(void)
 	tcase = suite_case(suite, "failures", NULL, NULL);
 	tcase_add_loop_test(tcase, restart_that_fails_changes_nothing, 0,
 			    FAILURES * model_count);
+	tcase_add_test(tcase, restart_looks_for_a_name_without_path);
+	tcase_add_loop_test(tcase, restart_hands_over_at_free_numbers, 0,
+			    model_count);
 	tcase_add_loop_test(tcase, restart_that_has_begun_ends_with_the_daemon,
 			    0, model_count);
 	return suite;
