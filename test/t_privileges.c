@@ -369,10 +369,19 @@ static int unserved(struct ss_request *req)
 	return 0;
 }
 
+static int too_soon(void *arg)
+{
+	*(bool *)arg = true;
+	return -ECANCELED;
+}
+
 START_TEST(privileges_are_needed_to_run)
 {
+	bool ready = false;
 	const struct ss_privileges p = { .user = "no-such-user" };
-	const struct ss_run_options options = { .privileges = &p };
+	const struct ss_run_options options = { .arg = &ready,
+						.ready = too_soon,
+						.privileges = &p };
 	static const struct ss_handler handler = { .handle = unserved };
 	struct ss_config config =
 		config_of(&models[0], &transports[0], &handler);
@@ -380,6 +389,7 @@ START_TEST(privileges_are_needed_to_run)
 	struct ss_server *server = made(&config);
 	ck_assert_int_eq(ss_run(&server, 1, &options), 1);
 	ck_assert_str_eq(told, "no-such-user: no such user");
+	ck_assert(!ready);
 	ck_assert_int_eq(ss_server_free(server), 0);
 }
 END_TEST

@@ -517,69 +517,58 @@ START_TEST(restart_that_fails_changes_nothing)
 }
 END_TEST
 
-/* Where there is no PATH, as execvp(3) has it. */
-START_TEST(restart_looks_for_a_name_without_path)
+/* It is told to restart as argv, and says this of it. */
+static void restart_says(const char *const argv[], const char *text)
 {
-	static const char *const name[] = { "false", NULL };
 	struct node node;
 	board_new();
-	unsetenv("PATH");
 	struct ss_config config =
 		config_of(&models[0], &transports[0], &handler);
 	config.log = note_line;
-	next_argv = name;
+	next_argv = argv;
 	node_run(&node, &config, run_restartable);
 	eventually(atomic_load(&board->ready) == 1);
 	kill(node.pid, SIGUSR2);
 	eventually(atomic_load(&board->said) == 1);
-	ck_assert_ptr_nonnull(strstr(board->line, "ended before it was ready"));
+	ck_assert_msg(strstr(board->line, text) != NULL, "%s", board->line);
 	ck_assert_int_eq(node_stop(&node), 0);
+}
+
+/* Where there is no PATH, as execvp(3) has it. */
+START_TEST(restart_looks_for_a_name_without_path)
+{
+	unsetenv("PATH");
+	restart_says(ARGV("false"), "ended before it was ready");
 }
 END_TEST
 
-/* The numbers at which a daemon's descriptors would be, and which are free when
- * it restarts. */
-enum { NUMBERS = 8 };
-
-static int numbers[NUMBERS];
-
-static int run_with_free_numbers(struct ss_server *server)
+/* Past a file that may not be executed, which is told where there is no other.
+ */
+START_TEST(restart_looks_further_in_path)
 {
-	for (int i = 0; i < NUMBERS; i++)
-		close(numbers[i]);
-	int r = run_restartable(server);
-	for (int i = 0; i < NUMBERS; i++)
-		numbers[i] = open("/dev/null", O_RDONLY | O_CLOEXEC);
-	return r;
+	char path[2 * SS_ADDRESS_TEXT], file[SS_ADDRESS_TEXT];
+	snprintf(file, sizeof(file), "%s/false", scratch());
+	close(open(file, O_CREAT | O_WRONLY | O_CLOEXEC, 0600));
+	snprintf(path, sizeof(path), "%s%s", scratch(),
+		 _i ? "" : ":/bin:/usr/bin");
+	setenv("PATH", path, 1);
+	restart_says(ARGV("false"),
+		     _i ? "cannot execute false: Permission denied"
+			: "ended before it was ready");
+	unlink(file);
 }
+END_TEST
 
-/* By the byte that a program gets which cannot be executed, it tells that it
- * has all: two listeners, and the pipe. */
-START_TEST(restart_hands_over_at_free_numbers)
+/* By the byte that else says that it cannot be executed, the new one says that
+ * it has no signal blocked. */
+START_TEST(restart_blocks_no_signals)
 {
-	static const char *const looks[] = {
-		"/bin/sh", "-c",
-		"[ -S /proc/self/fd/3 ] && [ -S /proc/self/fd/4 ] && "
-		"printf '\\001' >&5",
-		NULL
-	};
-	struct node node;
-	board_new();
-	struct ss_config config =
-		config_of(&models[_i], &transports[0], &handler);
-	config.addresses[1] = config.addresses[0];
-	config.log = note_line;
-	next_argv = looks;
-	for (int i = 0; i < NUMBERS; i++)
-		numbers[i] = open("/dev/null", O_RDONLY | O_CLOEXEC);
-	node_run(&node, &config, run_with_free_numbers);
-	eventually(atomic_load(&board->ready) == 1);
-	kill(node.pid, SIGUSR2);
-	eventually(atomic_load(&board->said) == 1);
-	ck_assert_ptr_nonnull(strstr(board->line, strerror(1)));
-	ck_assert_int_eq(node_stop(&node), 0);
-	for (int i = 0; i < NUMBERS; i++)
-		close(numbers[i]);
+	restart_says(ARGV("/bin/sh", "-c",
+			  "while read -r name value; do "
+			  "case $name$value in SigBlk:*[!0]*) ;; "
+			  "SigBlk:*) printf '\\001' >&4;; esac; "
+			  "done </proc/$$/status"),
+		     strerror(1));
 }
 END_TEST
 
@@ -618,8 +607,8 @@ Suite *t_restart(void)
 	tcase_add_loop_test(tcase, restart_that_fails_changes_nothing, 0,
 			    FAILURES * model_count);
 	tcase_add_test(tcase, restart_looks_for_a_name_without_path);
-	tcase_add_loop_test(tcase, restart_hands_over_at_free_numbers, 0,
-			    model_count);
+	tcase_add_loop_test(tcase, restart_looks_further_in_path, 0, 2);
+	tcase_add_test(tcase, restart_blocks_no_signals);
 	tcase_add_loop_test(tcase, restart_that_has_begun_ends_with_the_daemon,
 			    0, model_count);
 	return suite;
