@@ -269,6 +269,66 @@ START_TEST(daemon_refuses_a_strange_restart)
 }
 END_TEST
 
+/* In a child: of a TCP socket 'a', a UDP socket at the same port, and another
+ * TCP socket, each goes to whom it is for.  Exits with what went wrong. */
+static _Noreturn void be_shared_out(const int fds[3],
+				    char urls[3][SS_ADDRESS_TEXT])
+{
+	struct ss_start *start;
+	struct ss_diag why;
+	char pid[16];
+	struct ss_config named = { .addresses = { "127.0.0.1:1", urls[1] } };
+	struct ss_config udp = { .addresses = { urls[1] } };
+	struct ss_config rest = { .addresses = { NULL } };
+	for (int i = 0; i < 3; i++)
+		dup2(fds[i], 3 + i);
+	snprintf(pid, sizeof(pid), "%d", (int)getpid());
+	setenv("LISTEN_PID", pid, 1);
+	setenv("LISTEN_FDS", "3", 1);
+	setenv("LISTEN_FDNAMES", "a:b:c", 1);
+	if (ss_start_new(&start, SS_START_AUTO, &why) < 0)
+		_exit(1);
+	if (ss_start_left(start, &why) != 3 || !strstr(why.text, "3 ('a')"))
+		_exit(2);
+	if (ss_start_adopt(start, NULL, &udp, &why) != 1 ||
+	    strcmp(udp.addresses[0], "fd:4") != 0)
+		_exit(3);
+	if (ss_start_adopt(start, "a", &named, &why) != 1 ||
+	    strcmp(named.addresses[0], "fd:3") != 0 || named.addresses[1])
+		_exit(4);
+	if (ss_start_adopt(start, NULL, &rest, &why) != 1 ||
+	    strcmp(rest.addresses[0], "fd:5") != 0 || rest.addresses[1])
+		_exit(5);
+	_exit(ss_start_left(start, &why));
+}
+
+/* The UDP one at the port of the first. */
+START_TEST(daemon_shares_its_sockets_out)
+{
+	char urls[3][SS_ADDRESS_TEXT];
+	int status = 0, fds[3] = { -1, -1, -1 };
+	struct sockaddr_in address;
+	socklen_t len = sizeof(address);
+	fds[0] = bound_tcp(SOCK_STREAM, urls[0], SS_ADDRESS_TEXT);
+	fds[2] = bound_tcp(SOCK_STREAM, urls[2], SS_ADDRESS_TEXT);
+	fds[1] = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	getsockname(fds[0], (struct sockaddr *)&address, &len);
+	snprintf(urls[1], SS_ADDRESS_TEXT, "udp://127.0.0.1:%d",
+		 ntohs(address.sin_port));
+	if (bind(fds[1], (struct sockaddr *)&address, len) == -1)
+		return;
+	for (int i = 0; i < 3; i++)
+		fds[i] = fcntl(fds[i], F_DUPFD_CLOEXEC, 20);
+	fflush(NULL);
+	pid_t pid = fork();
+	ck_assert_int_ge(pid, 0);
+	if (pid == 0)
+		be_shared_out(fds, urls);
+	ck_assert_int_eq(waitpid(pid, &status, 0), pid);
+	ck_assert_int_eq(status, 0);
+}
+END_TEST
+
 /* By systemd's own tool, which becomes the program at the first client. */
 static const struct {
 	const char *model, *scheme;
@@ -1060,6 +1120,7 @@ static void add_given(Suite *suite)
 	tcase_add_loop_test(tcase, daemon_knows_ports_that_the_kernel_chose, 0,
 			    2);
 	tcase_add_test(tcase, daemon_refuses_a_strange_environment);
+	tcase_add_test(tcase, daemon_shares_its_sockets_out);
 	tcase_add_loop_test(tcase, daemon_refuses_a_strange_restart, 0,
 			    RESTARTS);
 	tcase_add_loop_test(tcase, daemon_is_started_by_systemd_socket_activate,
