@@ -48,7 +48,9 @@ static int watchdog_ms(void)
 	const char *us = getenv("WATCHDOG_USEC");
 	if (!us || (pid && strtol(pid, NULL, 10) != sys_getpid()))
 		return 0;
-	long long ms = strtoll(us, NULL, 10) / US_A_MS / 2;
+	long long limit = strtoll(us, NULL, 10), ms = limit / US_A_MS / 2;
+	if (limit <= 0)
+		return 0;
 	return ms < 1 ? 1 : ms > INT_MAX ? INT_MAX : (int)ms;
 }
 

@@ -988,15 +988,18 @@ START_TEST(daemon_knows_the_watchdogs_limits)
 }
 END_TEST
 
-/* It is another's: the one before said its last word without one. */
-START_TEST(daemon_leaves_another_ones_watchdog_alone)
+/* It is another's, or none: nothing is said between the first and the last
+ * word. */
+START_TEST(daemon_feeds_no_watchdog_that_is_not_there)
 {
+	static const char *const times[] = { "1000", "0", "-1", "soon" };
 	char name[SS_ADDRESS_TEXT];
 	struct node node;
 	int fd = manager(name, sizeof(name), false);
 	setenv("NOTIFY_SOCKET", name, 1);
-	setenv("WATCHDOG_USEC", "1000", 1);
-	setenv("WATCHDOG_PID", "1", 1);
+	setenv("WATCHDOG_USEC", times[_i], 1);
+	if (_i == 0)
+		setenv("WATCHDOG_PID", "1", 1);
 	told_node(&node, &models[0]);
 	ck_assert_ptr_nonnull(strstr(told(fd, NULL), "READY=1"));
 	pause_ms(50);
@@ -1161,7 +1164,8 @@ static void add_manager(Suite *suite)
 	tcase_add_loop_test(tcase, daemon_feeds_the_watchdog, 0, model_count);
 	tcase_add_test(tcase, daemon_feeds_the_watchdog_in_time);
 	tcase_add_loop_test(tcase, daemon_knows_the_watchdogs_limits, 0, 2);
-	tcase_add_test(tcase, daemon_leaves_another_ones_watchdog_alone);
+	tcase_add_loop_test(tcase, daemon_feeds_no_watchdog_that_is_not_there,
+			    0, 4);
 	tcase_add_test(tcase, daemon_stores_descriptors);
 }
 
