@@ -1328,18 +1328,21 @@ END_TEST
 
 static const struct ss_proxy_options trusting = { .trusted = "127.0.0.0/8" };
 
-/* Left of the layer that reads it the header is there, right of it not. */
+/* Left of the layer that reads it the header is there, right of it not, but all
+ * that was read with it (a buffered handler's). */
 START_TEST(the_place_among_layers_counts)
 {
-	const struct model *model = &models[_i / 2];
+	const struct model *model = &models[_i / 3];
 	struct ss_record_options options = { .path = path };
-	struct ss_config config =
-		config_of(model, &transports[0], &ss_echo_handler);
+	struct ss_handler handler = ss_echo_handler;
+	struct ss_config config = config_of(model, &transports[0], &handler);
 	struct node node;
 	static const char header[] =
 		"PROXY TCP4 192.0.2.7 192.0.2.8 1234 80\r\n";
 	char text[100];
-	bool left = _i % 2;
+	bool left = _i % 3 == 1;
+	if (_i % 3 == 2)
+		handler.rbufsize = 0;
 	if (!left)
 		use_first(&config, &ss_record_mixin, &options);
 	use_first(&config, &ss_proxy_mixin, &trusting);
@@ -1895,7 +1898,7 @@ Suite *t_record(void)
 	tcase_add_test(tcase, writes_that_fail_are_recorded);
 	tcase_add_loop_test(tcase, channels_below_may_know_less, 0, 2);
 	tcase_add_loop_test(tcase, the_place_among_layers_counts, 0,
-			    2 * model_count);
+			    3 * model_count);
 
 	tcase = suite_case(suite, "reading", begin, NULL);
 	tcase_add_test(tcase, files_cut_anywhere_are_read_up_to_there);
