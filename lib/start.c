@@ -228,14 +228,16 @@ static int take_stdin(struct ss_start *start, struct ss_diag *why)
 	bool connection = is_connection(0);
 	if (connection && (r = read_ucspi(start, why)) < 0)
 		return r;
+	if (!connection && (r = make_room(start, 1)) < 0)
+		return r;
 	int fd = sys_dup(0);
 	if (fd == -1)
 		return -errno;
 	if (connection)
 		start->connection = fd;
-	else if ((r = make_room(start, 1)) >= 0)
+	else
 		add(start, fd, "", 0);
-	return r < 0 ? r : leave_standard(fd);
+	return leave_standard(fd);
 }
 
 /* ---- life -----------------------------------------------------------------*/
