@@ -536,11 +536,11 @@ static _Noreturn void be_started(void)
 	set_variables();
 	if (ss_start_new(&start, SS_START_STDIN, &why) < 0) {
 		dprintf(2, "%s\n", why.text);
-		_exit(100);
+		sys_exit(100);
 	}
 	if (ss_start_adopt(start, NULL, &config, &why) != 1 ||
 	    ss_server_new(&server, &config, &why) < 0)
-		_exit(101);
+		sys_exit(101);
 	const struct ss_run_options o = { .start = start };
 	int status = ss_run(&server, 1, &o);
 	ss_server_free(server);
@@ -548,8 +548,8 @@ static _Noreturn void be_started(void)
 	ss_start_free(start);
 	for (int i = 0; i < NUMBERS; i++)
 		if (fcntl(numbers[i], F_GETFD) == -1)
-			_exit(102);
-	_exit(status);
+			sys_exit(102);
+	sys_exit(status);
 }
 
 static int started(const char *const list[], int in, int out)

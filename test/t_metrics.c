@@ -245,7 +245,7 @@ static _Noreturn void serve_aside(struct ss_server *server)
 		r = ss_serve_forever(server);
 	if (r == 0)
 		r = ss_server_free(server);
-	_exit(r == 0 ? 0 : 1);
+	sys_exit(r == 0 ? 0 : 1);
 }
 
 static void aside_start(struct aside *aside, struct ss_config *config)

@@ -8,6 +8,7 @@
 #include <grp.h>
 #include <pwd.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 
 Suite *t_privileges(void);
@@ -128,6 +129,7 @@ static void no_more(void)
 	int fd = open("/proc/self/status", O_RDONLY);
 	must(read(fd, text, sizeof(text) - 1) > 0);
 	must(strstr(text, "NoNewPrivs:\t1") != NULL);
+	sys_exit(0);
 }
 #endif
 
@@ -159,6 +161,150 @@ START_TEST(privileges_are_dropped)
 		return;
 	new_root = scratch();
 	in_child(ways[_i]);
+}
+END_TEST
+
+/* ---- in which order -------------------------------------------------------*/
+
+/* A kernel's rules, for who is not root, too. */
+static struct {
+	uid_t uid;
+	gid_t gid;
+	bool grouped, rooted, entered, sealed;
+	const char *fails; /* that call */
+} kernel;
+
+static int may(const char *call, bool allowed)
+{
+	bool fails = kernel.fails && strcmp(kernel.fails, call) == 0;
+	errno = fails ? EAGAIN : EPERM;
+	return allowed && !fails ? 0 : -1;
+}
+
+static uid_t its_uid(void)
+{
+	return kernel.uid;
+}
+
+static gid_t its_gid(void)
+{
+	return kernel.gid;
+}
+
+static int its_setgroups(size_t n, const gid_t *groups)
+{
+	if (may("setgroups", kernel.uid == 0 && !kernel.sealed) == -1)
+		return -1;
+	kernel.grouped = n == 1 && groups[0] == OTHER;
+	return 0;
+}
+
+static int its_setgid(gid_t gid)
+{
+	bool same = gid == kernel.gid;
+	if (may("setgid", same || kernel.uid == 0) == -1)
+		return -1;
+	kernel.gid = gid;
+	return 0;
+}
+
+static int its_setuid(uid_t uid)
+{
+	bool same = uid == kernel.uid;
+	if (may("setuid", same || kernel.uid == 0) == -1)
+		return -1;
+	kernel.uid = uid;
+	return 0;
+}
+
+static int its_chroot(const char *path)
+{
+	kernel.rooted = strcmp(path, "/somewhere") == 0;
+	return may("/somewhere", kernel.uid == 0);
+}
+
+static int its_chdir(const char *path)
+{
+	kernel.entered = kernel.rooted && strcmp(path, "/") == 0;
+	return may("chdir", true);
+}
+
+static int its_no_new_privs(void)
+{
+	kernel.sealed = true;
+	return may("no_new_privs", true);
+}
+
+static int drop_in(const char *fails, uid_t uid, gid_t gid,
+		   const struct ss_privileges *p, struct ss_diag *why)
+{
+	const struct sys_table real = sys_table;
+	memset(&kernel, 0, sizeof(kernel));
+	kernel.fails = fails;
+	kernel.uid = uid;
+	kernel.gid = gid;
+	sys_table.getuid = sys_table.geteuid = its_uid;
+	sys_table.getgid = sys_table.getegid = its_gid;
+	sys_table.setgroups = its_setgroups;
+	sys_table.setgid = its_setgid;
+	sys_table.setuid = its_setuid;
+	sys_table.chroot = its_chroot;
+	sys_table.chdir = its_chdir;
+	sys_table.no_new_privs = its_no_new_privs;
+	int r = ss_drop_privileges(p, why);
+	sys_table = real;
+	return r;
+}
+
+static const struct ss_privileges all_of_them = { .user = "12345",
+						  .group = "12345",
+						  .chroot = "/somewhere",
+						  .no_new_privs = true };
+
+START_TEST(privileges_are_dropped_in_order)
+{
+	struct ss_diag why;
+	ck_assert_int_eq(drop_in(NULL, 0, 0, &all_of_them, &why), 0);
+	ck_assert_str_eq(why.text, "");
+	ck_assert_int_eq((int)kernel.uid, OTHER);
+	ck_assert_int_eq((int)kernel.gid, OTHER);
+	ck_assert(kernel.grouped && kernel.entered && kernel.sealed);
+}
+END_TEST
+
+/* Whichever step fails: it is named, and none comes after it. */
+START_TEST(privileges_that_cannot_be_dropped_are_named)
+{
+	static const struct {
+		const char *call, *named;
+	} steps[] = {
+		{ "/somewhere", "/somewhere" }, { "chdir", "/somewhere" },
+		{ "setgroups", "setgroups" },	{ "setgid", "setgid" },
+		{ "setuid", "setuid" },
+	};
+	char text[100];
+	struct ss_diag why;
+	for (size_t i = 0; i < sizeof(steps) / sizeof(*steps); i++) {
+		ck_assert_int_eq(
+			drop_in(steps[i].call, 0, 0, &all_of_them, &why),
+			-EAGAIN);
+		snprintf(text, sizeof(text), "%s: %s", steps[i].named,
+			 strerror(EAGAIN));
+		ck_assert_str_eq(why.text, text);
+		ck_assert_int_eq((int)kernel.uid, 0);
+		ck_assert(!kernel.sealed);
+	}
+	ck_assert_int_eq(drop_in("no_new_privs", 0, 0, &all_of_them, &why),
+			 -EAGAIN);
+	ck_assert_str_eq(why.text, "no_new_privs: Resource temporarily "
+				   "unavailable");
+	/* Who is that user already needs none of it. */
+	struct ss_privileges p = all_of_them;
+	p.chroot = NULL;
+	ck_assert_int_eq(drop_in("setgroups", OTHER, OTHER, &p, &why), 0);
+	ck_assert(kernel.sealed);
+	ck_assert_int_eq(drop_in(NULL, OTHER, 1, &p, &why), -EPERM);
+	ck_assert_int_eq(drop_in(NULL, 1, OTHER, &p, &why), -EPERM);
 }
 END_TEST
 
@@ -328,6 +474,22 @@ START_TEST(privileges_of_unknown_users)
 }
 END_TEST
 
+/* Whether there is such a user cannot be known. */
+START_TEST(privileges_of_users_that_cannot_be_looked_up)
+{
+	struct rlimit before, none = { 0 };
+	const struct ss_privileges p = { .user = "no-such-user" };
+	struct ss_diag why;
+	ck_assert_int_eq(getrlimit(RLIMIT_NOFILE, &before), 0);
+	none.rlim_max = before.rlim_max;
+	ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &none), 0);
+	int r = ss_check_privileges(&p, &why);
+	ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &before), 0);
+	ck_assert_int_eq(r, -EMFILE);
+	ck_assert_str_eq(why.text, "no-such-user: Too many open files");
+}
+END_TEST
+
 START_TEST(privileges_are_checked_and_nothing_is_changed)
 {
 	const struct ss_privileges good = { .user = "12345",
@@ -465,9 +627,12 @@ Suite *t_privileges(void)
 	Suite *suite = suite_create("t_privileges");
 	TCase *tcase = suite_case(suite, "dropping", NULL, NULL);
 	tcase_add_loop_test(tcase, privileges_are_dropped, 0, most);
+	tcase_add_test(tcase, privileges_are_dropped_in_order);
+	tcase_add_test(tcase, privileges_that_cannot_be_dropped_are_named);
 	tcase_add_loop_test(tcase, privileges_that_stay_are_told, 0, wrong);
 	tcase_add_test(tcase, privileges_are_root_s_to_drop);
 	tcase_add_loop_test(tcase, privileges_of_unknown_users, 0, names);
+	tcase_add_test(tcase, privileges_of_users_that_cannot_be_looked_up);
 	tcase_add_test(tcase, privileges_are_checked_and_nothing_is_changed);
 	tcase_add_test(tcase, privileges_are_needed_to_run);
 	tcase = suite_case(suite, "echo server", NULL, NULL);

@@ -442,7 +442,7 @@ static _Noreturn void live_bare(const struct ss_config *config, bool bare,
 	for (int fd = 0; fd < 1024; fd++)
 		inherited[fd] = is_open(fd);
 	if (ss_server_new(&bare_server, config, NULL) < 0)
-		_exit(2);
+		sys_exit(2);
 	struct sigaction action = { .sa_handler = stop_bare };
 	sigaction(SIGTERM, &action, NULL);
 	ss_server_url(bare_server, 0, url, sizeof(url));
@@ -452,7 +452,7 @@ static _Noreturn void live_bare(const struct ss_config *config, bool bare,
 	for (int fd = 0; fd <= 2; fd++)
 		if (is_open(fd) == bare)
 			r = -EBADF;
-	_exit(r == 0 ? 0 : 3);
+	sys_exit(r == 0 ? 0 : 3);
 }
 
 /* A server's process, without standard descriptors or with them. */

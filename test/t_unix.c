@@ -357,7 +357,7 @@ START_TEST(children_of_the_program_remove_nothing)
 	int status = -1;
 	pid_t pid = fork();
 	if (pid == 0)
-		_exit(ss_server_free(server) == 0 ? 0 : 1);
+		sys_exit(ss_server_free(server) == 0 ? 0 : 1);
 	ck_assert_int_eq(waitpid(pid, &status, 0), pid);
 	ck_assert_int_eq(status, 0);
 	ck_assert(exists(place.path));
@@ -787,7 +787,7 @@ static _Noreturn void race(const struct ss_config *config, int gate, int news)
 		_exit(9);
 	while (read(gate, &byte, 1) > 0)
 		;
-	_exit(ss_server_free(server) == 0 ? 0 : 8);
+	sys_exit(ss_server_free(server) == 0 ? 0 : 8);
 }
 
 static void line_up(struct racer *racers, const struct ss_config *config)
