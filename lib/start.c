@@ -298,15 +298,24 @@ int ss_start_left(const struct ss_start *start, struct ss_diag *why)
 
 /* ---- adopting -------------------------------------------------------------*/
 
-static int put(struct ss_config *config, int at, struct given *given,
+static int put(struct ss_config *config, int at, const char *address,
 	       struct ss_diag *why)
 {
 	if (at >= SS_ADDRESSES_MAX)
-		return refuse(why, -E2BIG, "more than %d sockets were given",
+		return refuse(why, -E2BIG,
+			      "more than %d sockets for one server, given or "
+			      "asked for",
 			      SS_ADDRESSES_MAX);
-	config->addresses[at] = given->address;
-	given->taken = true;
+	config->addresses[at] = address;
 	return 1;
+}
+
+static int take(struct ss_config *config, int at, struct given *given,
+		struct ss_diag *why)
+{
+	int r = put(config, at, given->address, why);
+	given->taken = r > 0;
+	return r;
 }
 
 /* All of that name (NULL: all), in the place of the addresses. */
@@ -318,7 +327,7 @@ static int adopt_named(struct ss_start *start, const char *name,
 		struct given *given = &start->given[i];
 		if (given->taken || (name && strcmp(given->name, name) != 0))
 			continue;
-		int r = put(config, n, given, why);
+		int r = take(config, n, given, why);
 		if (r < 0)
 			return r;
 		n++;
@@ -369,7 +378,7 @@ static int adopt_places(struct ss_start *start, const char *text, int *at,
 			given++;
 		if (given == start->given + start->count)
 			continue;
-		int r = put(config, *at, given, why);
+		int r = take(config, *at, given, why);
 		if (r < 0)
 			return r;
 		++*at;
@@ -391,11 +400,31 @@ static int adopt_matching(struct ss_start *start, struct ss_config *config,
 		int r = adopt_places(start, wanted[i], &at, config, why);
 		if (r < 0)
 			return r;
-		if (r == 0 && at < SS_ADDRESSES_MAX)
-			config->addresses[at++] = wanted[i];
+		if (r == 0 && put(config, at++, wanted[i], why) < 0)
+			return -E2BIG;
 		n += r;
 	}
 	return n;
+}
+
+static int adopt(struct ss_start *start, const char *name,
+		 struct ss_config *config, struct ss_diag *why)
+{
+	int n = name ? adopt_named(start, name, config, why) : 0;
+	if (n)
+		return n;
+	if (!config->addresses[0])
+		return adopt_named(start, NULL, config, why);
+	return adopt_matching(start, config, why);
+}
+
+/* What a server was to have that does not get all: nobody has adopted it. */
+static void give_back(struct ss_start *start, const struct ss_config *config)
+{
+	for (int i = 0; i < start->count; i++)
+		for (int k = 0; k < SS_ADDRESSES_MAX; k++)
+			if (config->addresses[k] == start->given[i].address)
+				start->given[i].taken = false;
 }
 
 int ss_start_adopt(struct ss_start *start, const char *name,
@@ -410,12 +439,14 @@ int ss_start_adopt(struct ss_start *start, const char *name,
 		config->no_bind = true;
 		return config->transport ? 1 : -EINVAL;
 	}
-	int n = name ? adopt_named(start, name, config, why) : 0;
-	if (n)
-		return n;
-	if (!config->addresses[0])
-		return adopt_named(start, NULL, config, why);
-	return adopt_matching(start, config, why);
+	const char *before[SS_ADDRESSES_MAX + 1];
+	memcpy(before, config->addresses, sizeof(before));
+	int n = adopt(start, name, config, why);
+	if (n < 0) {
+		give_back(start, config);
+		memcpy((void *)config->addresses, before, sizeof(before));
+	}
+	return n;
 }
 
 /* ---- after a restart ------------------------------------------------------*/

@@ -179,6 +179,7 @@ static void set_environment(void)
 	char pid[20];
 	snprintf(pid, sizeof(pid), "%ld", (long)getpid());
 	if (starts[started].mode == SS_START_AUTO) {
+		setenv("NOTIFY_SOCKET", "@ss-bearing-nobody", 1);
 		setenv("LISTEN_PID", pid, 1);
 		setenv("LISTEN_FDS", "1", 1);
 	} else if (starts[started].connected) {

@@ -3,6 +3,7 @@
  * what it tells the service manager.  The echo server is started so, by other
  * people's programs too; what it does not show is seen in a child of the test.
  */
+#include "faults.h"
 #include "program.h"
 
 #include <arpa/inet.h>
@@ -730,6 +731,193 @@ START_TEST(daemon_is_started_by_inetd)
 }
 END_TEST
 
+/* ---- more than fits together ----------------------------------------------*/
+
+enum { MOST = SS_ADDRESSES_MAX, FIRST = 3, ASIDE = 100 };
+
+/* In a child, which is given the first socket, the second, and the first again
+ * and again; 0, or the line where it was wrong. */
+static int with_given(int fd, int second, int count, const char *restarted,
+		      int (*body)(struct ss_start *start))
+{
+	char text[16];
+	struct ss_start *start;
+	struct ss_diag why;
+	int aside = fcntl(fd, F_DUPFD, ASIDE), status = 0;
+	int another = fcntl(second, F_DUPFD, ASIDE);
+	fflush(NULL);
+	pid_t pid = fork();
+	ck_assert_int_ge(pid, 0);
+	if (pid == 0) {
+		for (int i = 0; i <= count; i++)
+			dup2(i == 1 ? another : aside, FIRST + i);
+		snprintf(text, sizeof(text), "%d", (int)getpid());
+		setenv("LISTEN_PID", text, 1);
+		snprintf(text, sizeof(text), "%d", count);
+		setenv("LISTEN_FDS", text, 1);
+		if (restarted)
+			setenv("SS_RESTARTED", restarted, 1);
+		if (ss_start_new(&start, SS_START_AUTO, &why) < 0)
+			sys_exit(255);
+		int line = body(start);
+		ss_start_free(start);
+		for (int i = 0; i < count && !line; i++)
+			line = fcntl(FIRST + i, F_GETFD) == -1 ? 0 : __LINE__;
+		if (line)
+			dprintf(2, "t_daemon.c:%d\n", line);
+		sys_exit(line != 0);
+	}
+	ck_assert_int_eq(waitpid(pid, &status, 0), pid);
+	close(aside);
+	close(another);
+	return status;
+}
+
+#define must(condition)                                                        \
+	do {                                                                   \
+		if (!(condition))                                              \
+			return __LINE__;                                       \
+	} while (0)
+
+static char its_address[SS_ADDRESS_TEXT]; /* as several.test has it */
+static const char *its_url;
+static char beside[INET_ADDRSTRLEN]; /* the second's address */
+
+static int is_given_too_many(struct ss_start *start)
+{
+	struct ss_config config = { .handler = &telling };
+	struct ss_diag why = { 0 };
+	must(ss_start_adopt(start, NULL, &config, &why) == -E2BIG);
+	must(why.code == -E2BIG && strstr(why.text, "more than 16 sockets"));
+	must(!config.addresses[0] && ss_start_left(start, &why) == MOST + 1);
+	must(ss_start_adopt(start, NULL, &config, NULL) == -E2BIG);
+	config.addresses[0] = its_address;
+	for (int i = 1; i < MOST; i++)
+		config.addresses[i] = its_url;
+	must(ss_start_adopt(start, NULL, &config, &why) == -E2BIG);
+	must(config.addresses[0] == its_address);
+	must(config.addresses[MOST - 1] == its_url);
+	must(ss_start_left(start, &why) == MOST + 1);
+	return 0;
+}
+
+/* It takes two of the places that it has for sixteen addresses. */
+static int asks_for_too_many(struct ss_start *start)
+{
+	struct ss_config config = { .addresses = { its_address } };
+	struct ss_diag why = { 0 };
+	for (int i = 1; i < MOST; i++)
+		config.addresses[i] = "127.0.0.1:0";
+	must(ss_start_adopt(start, NULL, &config, &why) == -E2BIG);
+	must(strstr(why.text, "more than 16 sockets"));
+	must(ss_start_left(start, &why) == 2);
+	config.addresses[MOST - 1] = NULL;
+	must(ss_start_adopt(start, NULL, &config, &why) == 2);
+	must(ss_start_left(start, &why) == 0);
+	must(strcmp(config.addresses[0], "fd:3") == 0);
+	must(strcmp(config.addresses[1], "fd:4") == 0);
+	must(strcmp(config.addresses[MOST - 1], "127.0.0.1:0") == 0);
+	/* Which a server would close. */
+	close(FIRST);
+	close(FIRST + 1);
+	return 0;
+}
+
+static int asks_for_nonsense_too(struct ss_start *start)
+{
+	struct ss_config config = { .addresses = { its_url, "127.0.0.1:80x" } };
+	struct ss_diag why = { 0 };
+	must(ss_start_adopt(start, NULL, &config, &why) == -EINVAL);
+	must(strstr(why.text, "80x") && ss_start_left(start, NULL) == 1);
+	must(config.addresses[0] == its_url);
+	return 0;
+}
+
+/* The same port of another address. */
+static int bound_beside(const char *url)
+{
+	struct sockaddr_in address = { .sin_family = AF_INET };
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	address.sin_port =
+		htons((uint16_t)strtol(strrchr(url, ':') + 1, NULL, 10));
+	for (in_addr_t other = INADDR_LOOPBACK + 1;; other++) {
+		address.sin_addr.s_addr = htonl(other);
+		ck_assert_int_lt(other, INADDR_LOOPBACK + 100);
+		if (bind(fd, (struct sockaddr *)&address, sizeof(address)) == 0)
+			break;
+	}
+	ck_assert_int_eq(listen(fd, 1), 0);
+	inet_ntop(AF_INET, &address.sin_addr, beside, sizeof(beside));
+	return fd;
+}
+
+/* Those that it does not get all are given to nobody, and closed. */
+START_TEST(daemon_is_given_all_or_nothing)
+{
+	static const char *const both[] = { "127.0.0.1", beside, NULL };
+	char url[SS_ADDRESS_TEXT];
+	int fd = bound_tcp(SOCK_STREAM, url, sizeof(url));
+	int other = bound_beside(url);
+	its_url = url;
+	snprintf(its_address, sizeof(its_address), "several.test%s",
+		 strrchr(url, ':'));
+	sys_table.getaddrinfo = several_getaddrinfo;
+	several_addresses = both;
+	ck_assert_int_eq(
+		with_given(fd, other, MOST + 1, NULL, is_given_too_many), 0);
+	ck_assert_int_eq(with_given(fd, other, 2, NULL, asks_for_too_many), 0);
+	ck_assert_int_eq(with_given(fd, fd, 1, NULL, asks_for_nonsense_too), 0);
+	sys_table.getaddrinfo = getaddrinfo;
+	close(fd);
+	close(other);
+}
+END_TEST
+
+/* Neither of its kind, nor of its family. */
+static int is_another_socket(struct ss_start *start)
+{
+	char stream[SS_ADDRESS_TEXT];
+	snprintf(stream, sizeof(stream), "tcp%s", its_url + 3);
+	struct ss_config config = { .addresses = { stream, "[::1]:0" } };
+	struct ss_diag why = { 0 };
+	must(ss_start_adopt(start, NULL, &config, &why) == 0);
+	must(ss_start_left(start, &why) == 1);
+	must(config.addresses[0] == stream);
+	return 0;
+}
+
+static int is_that_of_ipv6(struct ss_start *start)
+{
+	struct ss_config config = { .addresses = { "127.0.0.1:0", "[::1]:0" } };
+	struct ss_diag why = { 0 };
+	must(ss_start_adopt(start, NULL, &config, &why) == 1);
+	must(strcmp(config.addresses[0], "127.0.0.1:0") == 0);
+	must(strcmp(config.addresses[1], "fd:3") == 0);
+	close(FIRST);
+	return 0;
+}
+
+START_TEST(daemon_takes_what_is_of_its_kind_alone)
+{
+	char url[SS_ADDRESS_TEXT];
+	struct sockaddr_in6 loopback = { .sin6_family = AF_INET6,
+					 .sin6_addr = in6addr_loopback };
+	int fd = bound_tcp(SOCK_DGRAM, url, sizeof(url));
+	its_url = url;
+	ck_assert_int_eq(with_given(fd, fd, 1, NULL, is_another_socket), 0);
+	close(fd);
+	fd = socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (fd == -1 ||
+	    bind(fd, (struct sockaddr *)&loopback, sizeof(loopback)) == -1) {
+		printf("skipped: no IPv6 here\n");
+		return;
+	}
+	ck_assert_int_eq(listen(fd, 1), 0);
+	ck_assert_int_eq(with_given(fd, fd, 1, "4 3p", is_that_of_ipv6), 0);
+	close(fd);
+}
+END_TEST
+
 /* Whoever is started by it is not taken for whom it was meant. */
 START_TEST(daemon_takes_its_sockets_from_the_environment)
 {
@@ -1129,6 +1317,8 @@ static void add_given(Suite *suite)
 	tcase_add_loop_test(tcase, daemon_is_started_by_systemd_socket_activate,
 			    0, all);
 	tcase_add_test(tcase, daemon_serves_a_connection_of_systemd);
+	tcase_add_test(tcase, daemon_is_given_all_or_nothing);
+	tcase_add_test(tcase, daemon_takes_what_is_of_its_kind_alone);
 	tcase_add_loop_test(
 		tcase, daemon_takes_its_sockets_from_the_environment, 0, 2);
 }

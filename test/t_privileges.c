@@ -235,6 +235,13 @@ static int its_no_new_privs(void)
 	return may("no_new_privs", true);
 }
 
+static void *no_malloc(size_t n)
+{
+	(void)n;
+	errno = ENOMEM;
+	return NULL;
+}
+
 static int drop_in(const char *fails, uid_t uid, gid_t gid,
 		   const struct ss_privileges *p, struct ss_diag *why)
 {
@@ -298,6 +305,10 @@ START_TEST(privileges_that_cannot_be_dropped_are_named)
 			 -EAGAIN);
 	ck_assert_str_eq(why.text, "no_new_privs: Resource temporarily "
 				   "unavailable");
+	sys_table.malloc = no_malloc;
+	ck_assert_int_eq(ss_check_privileges(&all_of_them, &why), -ENOMEM);
+	sys_table.malloc = malloc;
+	ck_assert_str_eq(why.text, "privileges: Cannot allocate memory");
 	/* Who is that user already needs none of it. */
 	struct ss_privileges p = all_of_them;
 	p.chroot = NULL;

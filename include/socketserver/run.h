@@ -36,7 +36,8 @@ SS_API int ss_start_new(struct ss_start **start, enum ss_start_mode mode,
  * `name`, if any are; all that are left, if it has no address.  Returns how
  * many.  A connection is given to the first who asks: it serves that alone,
  * and binds nothing.  The texts in config->addresses are good until
- * ss_start_free.  As ss_resolve, and -E2BIG: more than SS_ADDRESSES_MAX.
+ * ss_start_free.  As ss_resolve, and -E2BIG: more than SS_ADDRESSES_MAX; where
+ * it fails, nothing is given, and the addresses are as they were.
  */
 SS_API int ss_start_adopt(struct ss_start *start, const char *name,
 			  struct ss_config *config, struct ss_diag *why);
