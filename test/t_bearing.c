@@ -277,6 +277,264 @@ START_TEST(daemons_start_or_say_why_not)
 }
 END_TEST
 
+/* ---- what a handler asks for ----------------------------------------------*/
+
+/*
+ * A call that a handler makes: it is told what failed, by the error that was
+ * had, and where it asks again it is done, once, with nothing lost or doubled.
+ */
+struct deed {
+	const char *name;
+	int (*act)(struct ss_request *req);
+	const char *input, *answer; /* the client says, and hears, but blanks */
+	bool tcp;
+};
+static const struct deed *deed;
+static char told_of_deed[100];
+static int file; /* "a file\n" */
+static char urgent[] = "!";
+
+static int has_a_file(struct ss_request *req)
+{
+	FILE *f = ss_file(req);
+	if (!f)
+		return -errno;
+	clearerr(f);
+	return fprintf(f, "printed") == 7 ? 0 : -errno;
+}
+
+static int handled(struct ss_request *req)
+{
+	(void)req;
+	return 0;
+}
+
+static int chooses_a_handler(struct ss_request *req)
+{
+	static const struct ss_handler other = { .handle = handled,
+						 .timeouts.io_ms = WAIT_MS };
+	const struct ss_handler *before = ss_request_handler(req);
+	int r = ss_request_set_handler(req, &other);
+	ck_assert_ptr_eq(ss_request_handler(req), r < 0 ? before : &other);
+	return r;
+}
+
+/* The error that it is about is told, even where there is no room for words. */
+static int says_what_failed(struct ss_request *req)
+{
+	ck_assert_int_eq(ss_fail(req, -EPROTO, "line %d", 7), -EPROTO);
+	return 0;
+}
+
+static int sets_its_address(struct ss_request *req)
+{
+	struct ss_address own = { .u.in.sin_family = AF_INET,
+				  .len = sizeof(own.u.in) };
+	struct ss_address back;
+	int r = ss_request_set_local(req, &own);
+	if (r == 0)
+		r = ss_request_local(req, &back);
+	ck_assert(r < 0 || ss_address_equal(&own, &back));
+	return r;
+}
+
+static int prints_much(struct ss_request *req)
+{
+	ssize_t n = ss_printf(req, "%600d", 7);
+	ck_assert_int_eq(ss_sent(req), n < 0 ? 0 : 600);
+	return n < 0 ? (int)n : 0;
+}
+
+static int sends_a_file(struct ss_request *req)
+{
+	static size_t sent;
+	if (!ss_fault_struck(NULL))
+		sent = 0;
+	ssize_t n = ss_sendfile(req, file, (off_t)sent, 7 - sent);
+	sent += ss_sent(req);
+	ck_assert(n < 0 || sent == 7);
+	sent = n < 0 ? sent : 0;
+	return n < 0 ? (int)n : 0;
+}
+
+static int write_once(struct ss_request *req)
+{
+	if (ss_request_user(req))
+		return 0;
+	ssize_t n = ss_write(req, "answer", 6);
+	ss_request_set_user(req, n == 6 ? req : NULL);
+	return n < 0 ? (int)n : 0;
+}
+
+static int ends_its_output(struct ss_request *req)
+{
+	int r = write_once(req);
+	return r < 0 ? r : ss_shutdown_stream(req, SHUT_WR);
+}
+
+static int lets_go(struct ss_request *req)
+{
+	int fd = write_once(req);
+	if (fd == 0)
+		fd = ss_detach(req);
+	if (fd >= 0)
+		close(fd);
+	return fd < 0 ? fd : 0;
+}
+
+static int skips(struct ss_request *req)
+{
+	char rest[3] = "";
+	ssize_t n = ss_skip(req, 4);
+	if (n == 4)
+		n = ss_read_full(req, rest, 2);
+	ck_assert(n < 0 || strcmp(rest, "56") == 0);
+	return n < 0 ? (int)n : 0;
+}
+
+static int reads_a_frame(struct ss_request *req)
+{
+	char frame[10] = "";
+	ssize_t n = ss_read_frame(req, 1, frame, sizeof(frame), NULL);
+	ck_assert(n < 0 || strcmp(frame, "frame") == 0);
+	return n < 0 ? (int)n : 0;
+}
+
+static int hears_the_urgent(struct ss_request *req)
+{
+	unsigned char byte = 0;
+	int r;
+	do
+		r = ss_recv_oob(req, &byte);
+	while (r == -EAGAIN || r == -EINTR);
+	ck_assert(r < 0 || byte == urgent[0]);
+	return r;
+}
+
+static int is_urgent(struct ss_request *req)
+{
+	int r = write_once(req);
+	return r < 0 ? r : ss_send_oob(req, '!');
+}
+
+static int knows_the_other_end(struct ss_request *req)
+{
+	struct ss_request *stream;
+	struct ss_address peer;
+	int ends[2];
+	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM, 0, ends), 0);
+	int r = ss_stream_new(req, ends[0], &stream);
+	close(ends[1]);
+	if (r < 0)
+		return r;
+	r = ss_request_peer(stream, &peer);
+	ck_assert_int_eq((int)peer.len, r < 0 ? 0 : (int)sizeof(sa_family_t));
+	ss_stream_free(stream);
+	return r;
+}
+
+static const struct deed deeds[] = {
+	{ "file", has_a_file, "", "printed", false },
+	{ "handler", chooses_a_handler, "", "", false },
+	{ "failure", says_what_failed, "", "", false },
+	{ "address", sets_its_address, "", "", false },
+	{ "long line", prints_much, "", "7", false },
+	{ "sendfile", sends_a_file, "", "a file\n", false },
+	{ "shutdown", ends_its_output, "", "answer", false },
+	{ "detach", lets_go, "", "answer", false },
+	{ "skip", skips, "123456", "", false },
+	{ "frame", reads_a_frame, "\5frame", "", false },
+	{ "urgent input", hears_the_urgent, urgent, "", true },
+	{ "urgent output", is_urgent, "", "answer", true },
+	{ "peer", knows_the_other_end, "", "", false },
+};
+enum { DEEDS = sizeof(deeds) / sizeof(*deeds) };
+
+static int do_deed(struct ss_request *req)
+{
+	struct ss_fault fault = { 0 };
+	ss_fault_arm();
+	int r = deed->act(req);
+	ss_fault_disarm();
+	bool struck = ss_fault_struck(&fault);
+	if (r < 0 && (!struck || r != -fault.error))
+		snprintf(told_of_deed, sizeof(told_of_deed), "%s says %s",
+			 deed->name, strerror(-r));
+	if (r < 0)
+		r = deed->act(req);
+	if (r < 0)
+		snprintf(told_of_deed, sizeof(told_of_deed),
+			 "%s, again, says %s", deed->name, strerror(-r));
+	return r;
+}
+
+/* Connected: the server's end, the client's. */
+static void new_ends(int ends[2])
+{
+	if (!deed->tcp) {
+		ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC,
+					    0, ends),
+				 0);
+		return;
+	}
+	struct sockaddr_in at;
+	socklen_t len = sizeof(at);
+	int listener = tcp_listener();
+	ends[1] = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	ck_assert_int_eq(getsockname(listener, (struct sockaddr *)&at, &len),
+			 0);
+	ck_assert_int_eq(connect(ends[1], (struct sockaddr *)&at, len), 0);
+	ends[0] = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+	ck_assert_int_ge(ends[0], 0);
+	close(listener);
+}
+
+static int serve_deed(void *arg, struct ss_diag *why)
+{
+	static const struct ss_handler handler = { .handle = do_deed,
+						   .wbufsize = SS_NONE };
+	struct ss_config config = { .addresses = { "127.0.0.1:0" },
+				    .handler = &handler,
+				    .log_level = SS_NONE };
+	char heard[1000] = "";
+	int ends[2];
+	size_t n = 0;
+	(void)arg;
+	told_of_deed[0] = '\0';
+	struct ss_server *server = made(&config);
+	new_ends(ends);
+	if (deed->input == urgent)
+		ck_assert_int_eq(send(ends[1], urgent, 1, MSG_OOB), 1);
+	else
+		send_text(ends[1], deed->input);
+	shutdown(ends[1], SHUT_WR);
+	ck_assert_int_eq(ss_serve_fd(server, ends[0]), 0);
+	ssize_t r;
+	while ((r = recv_within(ends[1], heard + n, sizeof(heard) - 1 - n,
+				WAIT_MS)) > 0)
+		n += (size_t)r;
+	close(ends[1]);
+	ck_assert_int_eq(ss_server_free(server), 0);
+	if (told_of_deed[0])
+		return wrong(why, told_of_deed);
+	if (strcmp(heard + strspn(heard, " "), deed->answer) != 0)
+		return wrong(why, heard[0] ? heard : "no answer");
+	return 0;
+}
+
+START_TEST(handlers_are_told_and_may_ask_again)
+{
+	char path[100];
+	deed = &deeds[_i];
+	snprintf(path, sizeof(path), "%s/file", scratch());
+	file = open(path, O_CREAT | O_RDWR | O_CLOEXEC, 0600);
+	ck_assert_int_eq(write(file, "a file\n", 7), 7);
+	sweep(serve_deed, NULL, (struct ss_fault_options){ .unarmed = true },
+	      1);
+	close(file);
+}
+END_TEST
+
 /* ---- logs -----------------------------------------------------------------*/
 
 static const char *log_path;
@@ -476,6 +734,8 @@ Suite *t_bearing(void)
 	tcase_set_timeout(bearing, 300);
 	tcase_add_test(bearing, privileges_are_dropped_or_it_is_said);
 	tcase_add_loop_test(bearing, daemons_start_or_say_why_not, 0, STARTS);
+	tcase_add_loop_test(bearing, handlers_are_told_and_may_ask_again, 0,
+			    DEEDS);
 	tcase_add_loop_test(bearing, logs_say_that_they_fail_and_then_go_on, 0,
 			    2);
 	tcase_add_loop_test(bearing, restarts_succeed_or_this_one_goes_on, 0,
