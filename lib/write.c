@@ -256,12 +256,12 @@ static ssize_t total_of(const struct iovec *iov, int count)
 static ssize_t write_packet(struct ss_request *req, const struct iovec *iov,
 			    int count, size_t total)
 {
-	req->reply_wanted = true;
 	if (held(req) + total > PACKET_MAX)
 		return -EMSGSIZE;
 	int r = collect(req, iov, count, total);
 	if (r < 0)
 		return r;
+	req->reply_wanted = true;
 	req->sent = total;
 	return (ssize_t)total;
 }

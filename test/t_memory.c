@@ -651,6 +651,48 @@ START_TEST(memory_close_serves_packets_that_wait)
 }
 END_TEST
 
+/* Who came, and finds no place until it is over, is told so. */
+START_TEST(memory_close_ends_those_who_wait_in_vain)
+{
+	struct ss_config config = memory_config(&echo_handler, &ss_fiber_mixin);
+	config.max_active = 1;
+	config.drain_ms = 10;
+	struct ss_server *server = made(&config);
+	struct ss_memory_client *first = joined(server), *second;
+	char byte;
+	says(first, "x");
+	hears(first, "x");
+	says(first, "y");
+	hears(first, "y");
+	second = joined(server);
+	says(second, "z");
+	ss_shutdown(server);
+	ss_shutdown(server);
+	ck_assert_int_eq(ss_server_turn(server, 0), -ECANCELED);
+	ck_assert_int_eq(ss_server_close(server), 0);
+	hears_end(second);
+	ck_assert_int_eq(ss_memory_send(second, "z", 1), -EPIPE);
+	ck_assert_int_eq(ss_memory_try_recv(second, &byte, 1), 0);
+	ss_memory_close(first);
+	ss_memory_close(second);
+	ck_assert_int_eq(ss_server_free(server), 0);
+}
+END_TEST
+
+/* A closed server takes no turn in which an answer could come. */
+START_TEST(memory_closed_gives_no_answer)
+{
+	struct ss_config config = packet_config(&echo_handler, NULL);
+	struct ss_server *server = made(&config);
+	struct ss_memory_client *client = joined(server);
+	char byte;
+	ck_assert_int_eq(ss_server_close(server), 0);
+	ck_assert_int_eq(ss_memory_recv(client, &byte, 1), -EBADF);
+	ss_memory_close(client);
+	ck_assert_int_eq(ss_server_free(server), 0);
+}
+END_TEST
+
 /* Between messages at once, within one at the drain deadline. */
 START_TEST(memory_close_ends_silent_clients)
 {
@@ -1095,6 +1137,121 @@ START_TEST(memory_streams_can_be_waited_for_beside_the_loop)
 	pause_ms(20);
 	says(client, "a");
 	hears(client, "a");
+	hears_end(client);
+	ss_memory_close(client);
+	freed(server);
+}
+END_TEST
+
+/* Beside a stream, what is a descriptor. */
+static int pipe_ends[2];
+
+static int waits_for_either(struct ss_request *req)
+{
+	struct ss_server *server = ss_request_server(req);
+	struct ss_wait waits[] = { { .req = req, .events = POLLIN },
+				   { .fd = pipe_ends[0], .events = POLLIN } };
+	char byte;
+	/* Neither in time. */
+	ck_assert_int_eq(ss_wait_any(req, waits, 2, ss_now(server) + 5), 0);
+	ck_assert_int_eq(write(pipe_ends[1], "p", 1), 1);
+	ck_assert_int_eq(ss_wait_any(req, waits, 2, SS_NONE), 1);
+	ck_assert_int_eq(waits[0].revents, 0);
+	ck_assert_int_eq(waits[1].revents, POLLIN);
+	ck_assert_int_eq(read(pipe_ends[0], &byte, 1), 1);
+	waits[0].events = POLLIN | POLLOUT;
+	ck_assert_int_eq(ss_wait_any(req, waits, 2, SS_NONE), 1);
+	ck_assert_int_eq(waits[0].revents, POLLOUT);
+	ck_assert_int_eq(ss_write(req, "wait", 4), 4);
+	waits[0].events = POLLIN;
+	ck_assert_int_eq(ss_wait_any(req, waits, 2, SS_NONE), 1);
+	ck_assert_int_eq(waits[0].revents, POLLIN);
+	ck_assert_int_eq(waits[1].revents, 0);
+	ssize_t n = ss_read(req, &byte, 1);
+	return (int)ss_printf(req, "%zd", n) < 0;
+}
+
+/* Under sync nobody else runs who could say more: it is the end. */
+START_TEST(memory_streams_are_waited_for_beside_descriptors)
+{
+	struct ss_handler handler = { .handle = waits_for_either,
+				      .speaks_first = true };
+	struct ss_config config = memory_config(&handler, models_of_memory[_i]);
+	ck_assert_int_eq(pipe(pipe_ends), 0);
+	struct ss_server *server = made(&config);
+	struct ss_memory_client *client = joined(server);
+	hears(client, "wait");
+	if (_i)
+		says(client, "a");
+	hears(client, _i ? "1" : "0");
+	hears_end(client);
+	ss_memory_close(client);
+	freed(server);
+	close(pipe_ends[0]);
+	close(pipe_ends[1]);
+}
+END_TEST
+
+static void *write_later(void *arg)
+{
+	pause_ms(20);
+	ck_assert_int_eq(write(pipe_ends[1], arg, 1), 1);
+	return NULL;
+}
+
+static int waits_for_a_thread(struct ss_request *req)
+{
+	static char byte[] = "t";
+	pthread_t thread;
+	struct ss_wait wait = { .fd = pipe_ends[0], .events = POLLIN };
+	pthread_create(&thread, NULL, write_later, byte);
+	ck_assert_int_eq(ss_wait_any(req, &wait, 1, SS_NONE), 1);
+	ck_assert_int_eq(wait.revents, POLLIN);
+	pthread_join(thread, NULL);
+	return ss_write(req, "t", 1) < 0;
+}
+
+/* Whose time is not the clients' to make go by. */
+START_TEST(memory_waits_for_descriptors_in_real_time)
+{
+	struct ss_handler handler = { .handle = waits_for_a_thread };
+	char out;
+	ck_assert_int_eq(pipe(pipe_ends), 0);
+	ck_assert_int_eq(ss_memory_exchange(&handler, "", 0, &out, 1), 1);
+	close(pipe_ends[0]);
+	close(pipe_ends[1]);
+}
+END_TEST
+
+/* A bell rings for input where room was waited for: it waits on. */
+static atomic_bool full;
+
+static int waits_for_room(struct ss_request *req)
+{
+	struct ss_wait wait = { .req = req, .events = POLLOUT };
+	char byte;
+	ck_assert_int_eq(ss_write(req, "1234", 4), 4);
+	full = true;
+	ck_assert_int_eq(ss_wait_any(req, &wait, 1, SS_NONE), 1);
+	ck_assert_int_eq(wait.revents, POLLOUT);
+	ck_assert_int_eq(ss_read(req, &byte, 1), 1);
+	return ss_write(req, &byte, 1) < 0;
+}
+
+START_TEST(memory_input_is_no_room)
+{
+	struct ss_handler handler = { .handle = waits_for_room,
+				      .speaks_first = true };
+	struct ss_config config = memory_config(&handler, &ss_threading_mixin);
+	struct ss_server *server = made(&config);
+	struct ss_memory_client *client = joined(server);
+	ss_memory_limit(client, 4);
+	ck_assert_int_eq(ss_server_turn(server, 0), 1);
+	eventually(full);
+	pause_ms(10);
+	says(client, "x");
+	pause_ms(10);
+	hears(client, "1234x");
 	hears_end(client);
 	ss_memory_close(client);
 	freed(server);
@@ -1638,7 +1795,7 @@ END_TEST
 
 /* ---- no memory ------------------------------------------------------------*/
 
-static int allocations; /* until one fails */
+static int allocations; /* until one fails; below 0: none does */
 
 static void *failing_calloc(size_t n, size_t size)
 {
@@ -1668,6 +1825,51 @@ static bool exchange_without(int nth)
 		      "allocation %d: %zd", nth, r);
 	return failed;
 }
+
+/* At most the packet that it is about is lost; the answers to the others come,
+ * in their order. */
+static bool packets_without(int nth)
+{
+	struct ss_config config = packet_config(&echo_handler, NULL);
+	config.log_level = SS_NONE;
+	struct ss_server *server = made(&config);
+	struct ss_memory_client *client = joined(server);
+	char got[4] = "", byte;
+	int n = 0;
+	says(client, "a");
+	says(client, "b");
+	says(client, "c");
+	allocations = nth;
+	while (n < 3 && ss_memory_recv(client, &byte, 1) == 1)
+		got[n++] = byte;
+	bool failed = allocations < 0;
+	allocations = -1;
+	const char *expected = failed ? "ab ac bc" : "abc";
+	ck_assert_msg(n >= 2 && strstr(expected, got), "allocation %d: \"%s\"",
+		      nth, got);
+	says(client, "d");
+	ck_assert_int_eq(ss_memory_recv(client, &byte, 1), 1);
+	ck_assert_int_eq(byte, 'd');
+	ss_memory_close(client);
+	freed(server);
+	return failed;
+}
+
+START_TEST(memory_packets_survive_having_none)
+{
+	allocations = -1;
+	sys_table.calloc = failing_calloc;
+	sys_table.realloc = failing_realloc;
+	sys_table.malloc = failing_malloc;
+	int nth = 0;
+	while (packets_without(nth))
+		nth++;
+	ck_assert_int_gt(nth, 3);
+	sys_table.calloc = calloc;
+	sys_table.realloc = realloc;
+	sys_table.malloc = malloc;
+}
+END_TEST
 
 START_TEST(memory_survives_having_none)
 {
@@ -1712,6 +1914,8 @@ static void add_streams(TCase *tcase)
 	tcase_add_loop_test(tcase, memory_reading_can_be_shut_down, 0, MODELS);
 	tcase_add_loop_test(tcase, memory_close_serves_who_waits, 0, MODELS);
 	tcase_add_loop_test(tcase, memory_close_ends_silent_clients, 1, MODELS);
+	tcase_add_test(tcase, memory_close_ends_those_who_wait_in_vain);
+	tcase_add_test(tcase, memory_closed_gives_no_answer);
 	tcase_add_loop_test(tcase, memory_clients_may_leave, 0, MODELS);
 	tcase_add_loop_test(tcase, memory_requests_can_be_cancelled, 1, MODELS);
 	tcase_add_loop_test(tcase, memory_clients_beyond_the_cap_wait, 1,
@@ -1722,6 +1926,11 @@ static void add_streams(TCase *tcase)
 	tcase_add_loop_test(tcase,
 			    memory_streams_can_be_waited_for_beside_the_loop, 1,
 			    MODELS);
+	tcase_add_loop_test(tcase,
+			    memory_streams_are_waited_for_beside_descriptors, 0,
+			    MODELS);
+	tcase_add_test(tcase, memory_waits_for_descriptors_in_real_time);
+	tcase_add_test(tcase, memory_input_is_no_room);
 }
 
 static void add_packets(TCase *tcase)
@@ -1766,6 +1975,7 @@ static void add_exchange(TCase *tcase)
 	tcase_add_test(tcase, memory_exchange_of_packets_tells_empty_from_none);
 	tcase_add_test(tcase, memory_exchange_takes_any_size);
 	tcase_add_test(tcase, memory_survives_having_none);
+	tcase_add_test(tcase, memory_packets_survive_having_none);
 }
 
 /* ---- what a client may be like --------------------------------------------*/
