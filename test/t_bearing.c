@@ -535,6 +535,106 @@ START_TEST(handlers_are_told_and_may_ask_again)
 }
 END_TEST
 
+/* ---- several in one thread ------------------------------------------------*/
+
+enum { GIVE_UP_MS = 100 };
+
+static struct ss_server *pair[2];
+static bool served[2]; /* whether it has served somebody */
+static int64_t give_up_at;
+
+static int index_of(const struct ss_server *server)
+{
+	return server == pair[1];
+}
+
+static const char *said; /* by whom this is about */
+
+static int naps_and_echoes(struct ss_request *req)
+{
+	char text[8] = "";
+	int r = ss_sleep(req, 2);
+	ssize_t n = r < 0 ? r : ss_read(req, text, sizeof(text) - 1);
+	if (n > 0)
+		n = ss_write(req, text, (size_t)n);
+	if (n > 0 && strcmp(text, said) == 0)
+		served[index_of(ss_request_server(req))] = true;
+	return n < 0 ? (int)n : 0;
+}
+
+static const struct ss_handler napping = { .handle = naps_and_echoes };
+
+static const struct ss_layer once;
+
+/* Each leaves after a client, or where none can be served. */
+static void look_for_end(struct ss_server *server)
+{
+	if (served[index_of(server)] || clock_ms() >= give_up_at)
+		ss_shutdown(server);
+	ss_super(server, &once)->service_actions(server);
+}
+
+static const struct ss_layer once = {
+	.name = "once",
+	.ops = { .service_actions = look_for_end },
+};
+
+static void connect_both(int fds[2], const char *text, int ms)
+{
+	said = text;
+	char url[SS_ADDRESS_TEXT];
+	for (int i = 0; i < 2; i++) {
+		served[i] = false;
+		fds[i] = dial(ss_server_url(pair[i], 0, url, sizeof(url)));
+		send_text(fds[i], text);
+		shutdown(fds[i], SHUT_WR);
+	}
+	give_up_at = clock_ms() + ms;
+}
+
+static int serve_two(void *arg, struct ss_diag *why)
+{
+	struct ss_config config = { .addresses = { "127.0.0.1:0" },
+				    .mixins = { { &once, NULL } },
+				    .handler = &napping,
+				    .log = look_at_line,
+				    .poll_interval_ms = 1 };
+	struct ss_fault fault = { 0 };
+	int first[2], next[2];
+	(void)arg;
+	for (int i = 0; i < 2; i++)
+		pair[i] = made(&config);
+	connect_both(first, "hello", GIVE_UP_MS);
+	ss_fault_arm();
+	int r = ss_serve(pair, 2);
+	ss_fault_disarm();
+	if (r < 0 && (!ss_fault_struck(&fault) || r != -fault.error))
+		return wrong(why, "another error");
+	for (int i = 0; i < 2; i++)
+		close(first[i]);
+	connect_both(next, "again", WAIT_MS);
+	r = ss_serve(pair, 2);
+	for (int i = 0; i < 2 && r == 0; i++) {
+		expect_text(next[i], "again");
+		expect_end(next[i]);
+	}
+	for (int i = 0; i < 2; i++) {
+		close(next[i]);
+		ck_assert_int_eq(ss_server_free(pair[i]), 0);
+	}
+	return r == 0 ? 0 : wrong(why, "the next ones are not served");
+}
+
+START_TEST(servers_of_one_thread_go_on)
+{
+	begin_log();
+	sweep(serve_two, NULL,
+	      (struct ss_fault_options){ .unarmed = true,
+					 .patience_ms = WAIT_MS },
+	      10);
+}
+END_TEST
+
 /* ---- logs -----------------------------------------------------------------*/
 
 static const char *log_path;
@@ -736,6 +836,7 @@ Suite *t_bearing(void)
 	tcase_add_loop_test(bearing, daemons_start_or_say_why_not, 0, STARTS);
 	tcase_add_loop_test(bearing, handlers_are_told_and_may_ask_again, 0,
 			    DEEDS);
+	tcase_add_test(bearing, servers_of_one_thread_go_on);
 	tcase_add_loop_test(bearing, logs_say_that_they_fail_and_then_go_on, 0,
 			    2);
 	tcase_add_loop_test(bearing, restarts_succeed_or_this_one_goes_on, 0,
