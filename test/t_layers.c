@@ -637,6 +637,51 @@ START_TEST(layers_fini_after_a_failed_bind)
 }
 END_TEST
 
+/* ---- what a request is to them --------------------------------------------*/
+
+static const struct ss_layer looker;
+static char looked_at[SS_ADDRESS_TEXT];
+
+/* What base has where no transport does more: nothing to accept, and nothing
+ * to tell. */
+static int look_around(struct ss_server *server, struct ss_request *req)
+{
+	const struct ss_ops *base =
+		ss_super(server, ss_server_transport(server));
+	struct ss_listener *listener = ss_request_listener(req);
+	struct ss_request *other;
+	ck_assert_ptr_nonnull(listener);
+	ss_address_format(ss_listener_address(listener), looked_at,
+			  sizeof(looked_at));
+	ck_assert_int_eq(base->get_request(server, listener, &other), -EAGAIN);
+	base->stir_request(server, req);
+	return ss_super(server, &looker)->finish_request(server, req);
+}
+
+static const struct ss_layer looker = {
+	.name = "looker",
+	.ops.finish_request = look_around,
+};
+
+/* Of several the one that it came by. */
+START_TEST(layers_know_a_requests_listener)
+{
+	struct ss_config config = over_tcp();
+	config.addresses[1] = "127.0.0.1:0";
+	config.mixins[0].layer = &looker;
+	struct ss_server *server = made(&config);
+	for (int i = 0; i < 2; i++) {
+		char url[SS_ADDRESS_TEXT];
+		int fd = dial(ss_server_url(server, i, url, sizeof(url)));
+		ck_assert_int_eq(ss_handle_request(server), 1);
+		expect_end(fd);
+		close(fd);
+		ck_assert_str_eq(looked_at, url + strlen("tcp://"));
+	}
+	dispose(server);
+}
+END_TEST
+
 /* ---- after_fork -----------------------------------------------------------*/
 
 /* In each child, for every layer, before anything is served there. */
@@ -699,6 +744,30 @@ START_TEST(layers_two_that_dispatch_are_refused)
 }
 END_TEST
 
+/* Workers are one layer's, and what runs in them stands to its right. */
+START_TEST(layers_with_workers_in_the_wrong_place_are_refused)
+{
+	static const struct ss_layer crew = { .name = "crew",
+					      .flags = SS_LAYER_SUPERVISES };
+	static const struct ss_layer gang = {
+		.name = "gang", .flags = SS_LAYER_SUPERVISES | SS_LAYER_FORKS
+	};
+	struct ss_config config = over_tcp();
+	config.mixins[0].layer = &crew;
+	config.mixins[1].layer = &gang;
+	refused(&config, -EINVAL, "crew and gang both have workers");
+	config.mixins[0].layer = &dispatcher;
+	refused(&config, -EINVAL,
+		"dispatcher serves in gang's workers: name it to the right of "
+		"gang");
+	config.mixins[0].layer = &gang;
+	config.mixins[1].layer = &ss_forking_mixin;
+	refused(&config, -EINVAL, "gang and forking both fork");
+	config.mixins[1].layer = &dispatcher;
+	dispose(made(&config));
+}
+END_TEST
+
 START_TEST(layers_in_the_wrong_place_are_refused)
 {
 	struct ss_config config = over_tcp();
@@ -718,6 +787,46 @@ START_TEST(layers_in_the_wrong_place_are_refused)
 	config = over_tcp();
 	config.mixins[0].layer = &nameless;
 	refused(&config, -EINVAL, "no name");
+}
+END_TEST
+
+START_TEST(layers_start_threads_where_nobody_forks)
+{
+	struct ss_config config = in_memory(), forking = over_tcp();
+	forking.mixins[0].layer = &ss_forking_mixin;
+	struct ss_server *server = made(&config), *other = made(&forking);
+	ck_assert_int_eq(ss_start_threads(server), -EBUSY);
+	dispose(other);
+	ck_assert_int_eq(ss_start_threads(server), 0);
+	refused(&forking, -EINVAL, "one forks, and the other has threads");
+	dispose(server);
+	dispose(made(&forking));
+}
+END_TEST
+
+static void start_there(struct ss_server *server)
+{
+	tape_note(tape, "%d", ss_start_threads(server));
+}
+
+static const struct ss_layer starter = {
+	.name = "starter",
+	.after_fork = start_there,
+};
+
+/* Of which its supervisor is none that forks beside them. */
+START_TEST(layers_start_threads_in_workers)
+{
+	static const struct ss_prefork_options one = { .workers = 1 };
+	struct ss_config config = over_tcp();
+	struct node node;
+	begin();
+	config.mixins[0] = (struct ss_use){ &ss_prefork_mixin, &one };
+	config.mixins[1].layer = &starter;
+	node_start(&node, &config);
+	tape_wait(tape, 1);
+	ck_assert_str_eq(tape_text(tape), "0");
+	ck_assert_int_eq(node_stop(&node), 0);
 }
 END_TEST
 
@@ -1691,6 +1800,8 @@ static void add_structure(Suite *suite)
 	tcase_add_loop_test(state, layers_have_state_for_each_request, 0, 2);
 	tcase_add_test(state, layers_are_given_their_options);
 
+	tcase_add_test(state, layers_know_a_requests_listener);
+
 	TCase *life = suite_case(suite, "life", NULL, NULL);
 	tcase_add_test(life, layers_init_upwards_fini_downwards);
 	tcase_add_loop_test(life, layers_init_fails_on_the_way, 0, 3);
@@ -1703,7 +1814,11 @@ static void add_refusals(Suite *suite)
 {
 	TCase *refusals = suite_case(suite, "refusals", NULL, NULL);
 	tcase_add_test(refusals, layers_two_that_dispatch_are_refused);
+	tcase_add_test(refusals,
+		       layers_with_workers_in_the_wrong_place_are_refused);
 	tcase_add_test(refusals, layers_in_the_wrong_place_are_refused);
+	tcase_add_test(refusals, layers_start_threads_where_nobody_forks);
+	tcase_add_test(refusals, layers_start_threads_in_workers);
 	tcase_add_test(refusals, layers_whose_needs_are_not_met_are_refused);
 	tcase_add_test(refusals, layers_handlers_that_are_refused);
 	tcase_add_test(refusals,

@@ -101,7 +101,7 @@ static int aware_activate(struct ss_server *server)
 
 static const struct ss_layer aware = {
 	.name = "aware",
-	.server_size = 100,
+	.server_size = 10000, /* it does not lie beside the server's own */
 	.request_size = 100,
 	.ops.server_bind = aware_bind,
 	.ops.server_activate = aware_activate,
