@@ -1743,6 +1743,71 @@ START_TEST(stream_urgent_data_can_be_sent_and_received)
 }
 END_TEST
 
+static int roomless; /* so often there is none in the socket */
+
+static ssize_t send_without_room(int fd, const void *buf, size_t n, int flags)
+{
+	if (!(flags & MSG_OOB) || !roomless)
+		return send(fd, buf, n, flags);
+	roomless--;
+	errno = EAGAIN;
+	return -1;
+}
+
+static int sends_urgently(struct ss_request *req)
+{
+	ck_assert_int_eq(ss_write(req, "first", 5), 5);
+	ck_assert_int_eq(ss_send_oob(req, '!'), 0);
+	ck_assert_int_eq(roomless, 0);
+	return 0;
+}
+
+START_TEST(stream_urgent_data_waits_for_room)
+{
+	struct ss_handler handler = { .handle = sends_urgently,
+				      .wbufsize = SS_NONE };
+	struct ss_config config = quiet(&handler);
+	struct ss_server *server = made(&config);
+	char url[SS_ADDRESS_TEXT], byte;
+	int fd = dial(ss_server_url(server, 0, url, sizeof(url)));
+	shutdown(fd, SHUT_WR);
+	sys_table.send = send_without_room;
+	roomless = 2;
+	ck_assert_int_eq(ss_handle_request(server), 1);
+	sys_table.send = send;
+	struct pollfd urgent = { .fd = fd, .events = POLLPRI };
+	ck_assert_int_eq(poll(&urgent, 1, WAIT_MS), 1);
+	ck_assert_int_eq(recv(fd, &byte, 1, MSG_OOB), 1);
+	ck_assert_int_eq(byte, '!');
+	expect_text(fd, "first");
+	expect_end(fd);
+	close(fd);
+	ck_assert_int_eq(ss_server_free(server), 0);
+}
+END_TEST
+
+static int asks_for_nothing(struct ss_request *req)
+{
+	struct ss_wait waits[65] = { { .req = req, .events = POLLOUT } };
+	char buf[TEXT];
+	ck_assert_int_eq(ss_read_full(req, buf, 0), 0);
+	ck_assert_int_eq(ss_skip(req, 0), 0);
+	ck_assert_int_eq(ss_write(req, buf, 0), 0);
+	ck_assert_int_eq(ss_send_to(req, "a", 1, NULL), -ENOTSUP);
+	ck_assert_int_eq(ss_wait_any(req, waits, 65, SS_NONE), -EINVAL);
+	ck_assert_int_eq(ss_wait_any(req, waits, -1, SS_NONE), -EINVAL);
+	ck_assert_int_eq(ss_read_full(req, buf, 5), 5);
+	ck_assert_int_eq(ss_read_full(req, buf, 0), 0);
+	return 0;
+}
+
+/* The end of the input is said to who asks for some. */
+START_TEST(stream_does_nothing_for_nothing)
+{
+	with_text(asks_for_nothing, "hello");
+}
+END_TEST
+
 /* A datagram's socket is the listener's, with others' packets in it. */
 static int looks_for_urgent_data(struct ss_request *req)
 {
@@ -2013,6 +2078,9 @@ static int detaches(struct ss_request *req)
 	ck_assert_mem_eq(line, "ahead", 5);
 	ck_assert_int_eq(ss_read(req, line, sizeof(line)), 0);
 	ck_assert_int_eq(ss_read(req, line, sizeof(line)), -ENODATA);
+	ssize_t n = ss_write(req, "lost", 4);
+	ck_assert_int_eq(n == 4 ? ss_flush(req) : n, -EPIPE);
+	ck_assert_int_eq(ss_shutdown_stream(req, SHUT_RD), 0);
 	ck_assert_int_eq(ss_request_setsockopt(req, SOL_SOCKET, SO_KEEPALIVE,
 					       &detached, sizeof(detached)),
 			 -ENOTSUP);
@@ -2154,6 +2222,124 @@ START_TEST(stream_goes_through_channels)
 	ck_assert_int_eq(ss_server_free(server), 0);
 	sys_table.send_file = sys_do_send_file;
 	close(file);
+}
+END_TEST
+
+/* One that says good-bye first, and waits for it: a while, interrupted, or for
+ * ever. */
+static int farewell_finish_request(struct ss_server *server,
+				   struct ss_request *req);
+static const struct ss_layer farewell = {
+	.name = "farewell",
+	.request_size = sizeof(struct ss_channel),
+	.ops = { .finish_request = farewell_finish_request },
+};
+static int farewells;
+static bool endless;
+
+static int say_farewell(struct ss_channel *channel, int how,
+			struct ss_block *block)
+{
+	struct ss_request *req = channel->req;
+	struct ss_server *server = ss_request_server(req);
+	*block = (struct ss_block){ .until = SS_NONE };
+	if (!endless && farewells == 0)
+		block->until = ss_now(server) + 1;
+	farewells++;
+	if (!endless && farewells == 2)
+		return -EINTR;
+	if (!endless && farewells == 3)
+		return shutdown(ss_request_fd(req), how) == -1 ? -errno : 0;
+	return -EAGAIN;
+}
+
+static const struct ss_channel_ops farewell_ops = { .shutdown = say_farewell };
+
+static int farewell_finish_request(struct ss_server *server,
+				   struct ss_request *req)
+{
+	ss_channel_push(req, ss_request_layer_state(req, &farewell),
+			&farewell_ops);
+	return ss_super(server, &farewell)->finish_request(server, req);
+}
+
+static int shuts_through_it(struct ss_request *req)
+{
+	ck_assert_int_eq(ss_write(req, "bye", 3), 3);
+	ck_assert_int_eq(ss_shutdown_stream(req, SHUT_WR),
+			 endless ? -ETIMEDOUT : 0);
+	ck_assert_int_eq(ss_request_timeout(req),
+			 endless ? SS_TIMEOUT_IO : SS_TIMEOUT_NONE);
+	ck_assert_int_eq(farewells, endless ? 1 : 3);
+	return 0;
+}
+
+START_TEST(stream_is_shut_by_channels_that_wait)
+{
+	struct ss_handler handler = { .handle = shuts_through_it,
+				      .timeouts.io_ms = 20 };
+	struct ss_config config = quiet(&handler);
+	config.mixins[0].layer = &farewell;
+	struct ss_server *server = made(&config);
+	int ends[2];
+	endless = _i;
+	farewells = 0;
+	pair_of(ends);
+	ck_assert_int_eq(ss_serve_fd(server, ends[1]), 0);
+	expect_text(ends[0], "bye");
+	expect_end(ends[0]);
+	close(ends[0]);
+	ck_assert_int_eq(ss_server_free(server), 0);
+}
+END_TEST
+
+/* ---- sent away while there is still something to read ---------------------*/
+
+static int is_cancelled(struct ss_request *req)
+{
+	struct ss_server *server = ss_request_server(req);
+	char a = 'a', b = 'b';
+	struct iovec two[2] = { { .iov_base = &a, .iov_len = 1 },
+				{ .iov_base = &b, .iov_len = 1 } };
+	char buf[TEXT];
+	ck_assert_int_eq(ss_read(req, buf, 1), 1);
+	ck_assert_int_eq(ss_cancel(server, ss_request_id(req)), 0);
+	ck_assert_int_eq(ss_read(req, buf, 1), -ECANCELED);
+	ck_assert_int_eq(ss_try_read(req, buf, 1), -ECANCELED);
+	ck_assert_int_eq(ss_writev(req, two, 2), -ECANCELED);
+	ck_assert_int_eq(ss_write(req, "a", 1), -ECANCELED);
+	ck_assert_int_eq(ss_try_write(req, "a", 1), -ECANCELED);
+	ck_assert_int_eq(ss_sendfile(req, file, 0, 10), -ECANCELED);
+	ck_assert_int_eq(ss_sent(req), 0);
+	return 0;
+}
+
+static int is_cancelled_unread(struct ss_request *req)
+{
+	char byte;
+	ck_assert_int_eq(ss_cancel(ss_request_server(req), ss_request_id(req)),
+			 0);
+	ck_assert_int_eq(ss_try_read(req, &byte, 1), -ECANCELED);
+	ck_assert_int_eq(ss_read_full(req, &byte, 1), -ECANCELED);
+	return 0;
+}
+
+/* Over a socket of its own: files are sent, not copied. */
+START_TEST(stream_calls_end_when_cancelled)
+{
+	struct ss_handler handler = { .handle = _i ? is_cancelled_unread
+						   : is_cancelled };
+	struct ss_config config = quiet(&handler);
+	struct ss_server *server = made(&config);
+	char url[SS_ADDRESS_TEXT];
+	file = file_of(10);
+	int fd = dial(ss_server_url(server, 0, url, sizeof(url)));
+	send_text(fd, "hello");
+	ck_assert_int_eq(ss_handle_request(server), 1);
+	expect_end(fd);
+	close(fd);
+	close(file);
+	ck_assert_int_eq(ss_server_free(server), 0);
 }
 END_TEST
 
@@ -3178,6 +3364,10 @@ static void add_sockets(TCase *tcase, int n)
 	tcase_add_loop_test(tcase, stream_can_be_detached_under_every_model, 0,
 			    n);
 	tcase_add_test(tcase, stream_goes_through_channels);
+	tcase_add_loop_test(tcase, stream_is_shut_by_channels_that_wait, 0, 2);
+	tcase_add_loop_test(tcase, stream_calls_end_when_cancelled, 0, 2);
+	tcase_add_test(tcase, stream_urgent_data_waits_for_room);
+	tcase_add_test(tcase, stream_does_nothing_for_nothing);
 	tcase_add_test(tcase, stream_has_socket_options);
 	tcase_add_loop_test(tcase, stream_knows_both_addresses, 0,
 			    model_count * transport_count);

@@ -138,13 +138,24 @@ static int obey_result(struct ss_request *req, const char *text)
 	return 0;
 }
 
+/* In two pieces. */
+static int obey_pieces(struct ss_request *req, const char *text)
+{
+	size_t n = strlen(text);
+	struct iovec iov[2] = { { (void *)text, n / 2 },
+				{ (void *)(text + n / 2), n - n / 2 } };
+	ssize_t r = ss_writev(req, iov, 2);
+	tape_note(tape, "%zd %zu", r, ss_sent(req));
+	return r < 0 ? (int)r : 0;
+}
+
 static const struct order orders[] = {
 	{ "quiet", obey_quiet },   { "empty", obey_empty },
 	{ "fail", obey_fail },	   { "fail-quietly", obey_fail_quietly },
 	{ "flush", obey_flush },   { "three", obey_three },
 	{ "big", obey_big },	   { "local", obey_local },
 	{ "peer", obey_peer },	   { "to", obey_to },
-	{ "result", obey_result },
+	{ "result", obey_result }, { "pieces", obey_pieces },
 };
 
 static int obey(struct ss_request *req)
@@ -436,6 +447,84 @@ START_TEST(packets_may_go_to_another_address)
 }
 END_TEST
 
+START_TEST(replies_may_be_written_in_pieces)
+{
+	struct ss_config config =
+		config_of(&models[0], transport_of(_i), &obedient);
+	struct node node;
+	node_start(&node, &config);
+	int fd = dial(node.url);
+	demand(fd, "pieces 12345", "12345");
+	tape_wait(tape, 1);
+	ck_assert_str_eq(tape_text(tape), "5 5");
+	close(fd);
+	ck_assert_int_eq(node_stop(&node), 0);
+}
+END_TEST
+
+/* There is no room first, then a signal comes. */
+static int hindrances;
+
+static ssize_t hindered_sendto(int fd, const void *buf, size_t n, int flags,
+			       const struct sockaddr *sa, socklen_t len)
+{
+	if (hindrances == 0)
+		return real.sendto(fd, buf, n, flags, sa, len);
+	errno = hindrances-- == 2 ? EAGAIN : EINTR;
+	return -1;
+}
+
+START_TEST(packets_that_are_sent_at_once_wait_for_room)
+{
+	struct ss_config config = config_of(&models[0], udp, &obedient);
+	config.timeouts.io_ms = WAIT_MS;
+	struct node node;
+	hindrances = 2;
+	sys_table.sendto = hindered_sendto;
+	node_start(&node, &config);
+	int fd = dial(node.url);
+	demand(fd, "three at once", "at once");
+	expect_packet(fd, "at once");
+	expect_packet(fd, "and more");
+	close(fd);
+	ck_assert_int_eq(node_stop(&node), 0);
+}
+END_TEST
+
+/* A channel that overrides nothing is in nobody's way. */
+static int pass_finish_request(struct ss_server *server,
+			       struct ss_request *req);
+static const struct ss_layer pass = {
+	.name = "pass",
+	.request_size = sizeof(struct ss_channel),
+	.ops = { .finish_request = pass_finish_request },
+};
+
+static int pass_finish_request(struct ss_server *server, struct ss_request *req)
+{
+	static const struct ss_channel_ops none = { .close = NULL };
+	ss_channel_push(req, ss_request_layer_state(req, &pass), &none);
+	return ss_super(server, &pass)->finish_request(server, req);
+}
+
+START_TEST(packets_go_through_channels)
+{
+	struct ss_config config =
+		config_of(model_of(_i), transport_of(_i), &obedient);
+	struct node node;
+	use_last(&config, &pass, NULL);
+	node_start(&node, &config);
+	int fd = dial(node.url);
+	demand(fd, "three at once", "at once");
+	expect_packet(fd, "at once");
+	expect_packet(fd, "and more");
+	demand(fd, "flush now", "now");
+	expect_packet(fd, "later");
+	close(fd);
+	ck_assert_int_eq(node_stop(&node), 0);
+}
+END_TEST
+
 /* ---- from where -----------------------------------------------------------*/
 
 static bool have_ipv6(void)
@@ -525,6 +614,42 @@ START_TEST(replies_leave_from_the_address_asked_ipv6)
 }
 END_TEST
 
+#ifdef SS_LINUX
+/* As if it had been sent to all nodes of the link. */
+static int multicast_recv(int fd, struct sys_packet *packets, int count)
+{
+	int n = real.recv_packets(fd, packets, count);
+	for (int i = 0; i < n; i++) {
+		struct cmsghdr *to = CMSG_FIRSTHDR(&packets[i].msg);
+		struct in6_pktinfo info;
+		if (!to || to->cmsg_type != IPV6_PKTINFO)
+			continue;
+		memcpy(&info, CMSG_DATA(to), sizeof(info));
+		inet_pton(AF_INET6, "ff02::1", &info.ipi6_addr);
+		memcpy(CMSG_DATA(to), &info, sizeof(info));
+	}
+	return n;
+}
+
+/* From an address of the interface that it came by. */
+START_TEST(replies_leave_from_no_multicast_address)
+{
+	struct ss_config config = config_of(&models[0], udp, &obedient);
+	struct node node;
+	if (!have_ipv6() || exposed())
+		return;
+	config.addresses[0] = "udp://[::]:0";
+	sys_table.recv_packets = multicast_recv;
+	node_start(&node, &config);
+	int fd = dial(node.url);
+	demand(fd, "flush now", "now");
+	expect_packet(fd, "later");
+	close(fd);
+	ck_assert_int_eq(node_stop(&node), 0);
+}
+END_TEST
+#endif
+
 START_TEST(peers_are_told_as_they_are)
 {
 	char name[SS_ADDRESS_TEXT];
@@ -545,9 +670,16 @@ END_TEST
 
 /* ---- loops and thieves ----------------------------------------------------*/
 
-/* One that is not the address by which the kernel would speak to itself. */
+static bool by_its_own_name;
+
+/* One that is not the address by which the kernel would speak to itself, or
+ * just that one. */
 static void name_it(struct ss_address *wildcard)
 {
+	if (by_its_own_name) {
+		wildcard->u.in.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+		return;
+	}
 	struct sockaddr_in6 *in6 = &wildcard->u.in6;
 	if (wildcard->u.sa.sa_family == AF_INET &&
 	    wildcard->u.in.sin_addr.s_addr == htonl(INADDR_ANY))
@@ -626,6 +758,36 @@ START_TEST(packets_from_our_own_wildcard_are_dropped)
 	expect_no_loop(&config);
 }
 END_TEST
+
+#ifdef SS_LINUX
+/* As it is for an address of another interface. */
+static int recv_by_another(int fd, struct sys_packet *packets, int count)
+{
+	int n = real.recv_packets(fd, packets, count);
+	for (int i = 0; i < n; i++) {
+		struct cmsghdr *to = CMSG_FIRSTHDR(&packets[i].msg);
+		struct in_pktinfo info;
+		if (!to || to->cmsg_type != IP_PKTINFO)
+			continue;
+		memcpy(&info, CMSG_DATA(to), sizeof(info));
+		info.ipi_ifindex = 2;
+		memcpy(CMSG_DATA(to), &info, sizeof(info));
+	}
+	return n;
+}
+
+START_TEST(packets_from_and_to_an_address_are_dropped)
+{
+	struct ss_config config = config_of(&models[0], udp, &to_self);
+	if (exposed())
+		return;
+	by_its_own_name = true;
+	config.addresses[0] = "udp://0.0.0.0:0";
+	sys_table.recv_packets = recv_by_another;
+	expect_no_loop(&config);
+}
+END_TEST
+#endif
 
 /* The same port of another host is a peer like any other. */
 START_TEST(packets_from_the_same_port_elsewhere_are_served)
@@ -794,6 +956,7 @@ START_TEST(clients_without_a_name_are_served_unanswered)
 	ck_assert_int_eq(ss_resolve(node.url, SS_SCHEME_ANY, &to, 1, NULL), 1);
 	int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 	ck_assert_int_eq(connect(fd, &to.address.u.sa, to.address.len), 0);
+	tell(fd, "peer");
 	tell(fd, "result none");
 	tape_wait(tape, 1);
 	ck_assert_int_eq(strtol(tape->line[0].text, NULL, 10), -ENOTCONN);
@@ -1220,10 +1383,14 @@ static void add_replies(Suite *suite)
 	tcase_add_loop_test(tcase, replies_fit_into_one_packet_or_are_refused,
 			    0, all);
 	tcase_add_loop_test(tcase, packets_may_go_to_another_address, 0, all);
+	tcase_add_loop_test(tcase, replies_may_be_written_in_pieces, 0, BOTH);
+	tcase_add_test(tcase, packets_that_are_sent_at_once_wait_for_room);
+	tcase_add_loop_test(tcase, packets_go_through_channels, 0, all);
 	tcase_add_loop_test(tcase, replies_leave_from_the_address_asked, 0,
 			    model_count);
 #ifdef SS_LINUX
 	tcase_add_test(tcase, replies_leave_by_any_interface);
+	tcase_add_test(tcase, replies_leave_from_no_multicast_address);
 #endif
 	tcase_add_loop_test(tcase, replies_leave_from_the_address_asked_ipv6, 0,
 			    model_count);
@@ -1239,6 +1406,9 @@ static void add_loops(Suite *suite)
 			    0, model_count);
 	tcase_add_loop_test(tcase, packets_from_our_own_wildcard_are_dropped, 0,
 			    2 * model_count);
+#ifdef SS_LINUX
+	tcase_add_test(tcase, packets_from_and_to_an_address_are_dropped);
+#endif
 	tcase_add_test(tcase, packets_from_the_same_port_elsewhere_are_served);
 	tcase_add_loop_test(tcase, a_second_server_cannot_take_the_port, 0,
 			    BOTH);
