@@ -165,6 +165,27 @@ START_TEST(names_with_several_addresses_bind_them_all)
 }
 END_TEST
 
+/* Some of them alone would be others than were meant. */
+START_TEST(names_with_too_many_addresses_are_refused)
+{
+	enum { MANY = 33 };
+	static char text[MANY][16];
+	static const char *all[MANY + 1];
+	for (int i = 0; i < MANY; i++) {
+		snprintf(text[i], sizeof(*text), "127.0.1.%d", i + 1);
+		all[i] = text[i];
+	}
+	sys_table.getaddrinfo = several_getaddrinfo;
+	several_addresses = all;
+	struct ss_config config = telling_at("several.test:0");
+	refused(&config, -E2BIG, "several.test:0: more than 32 addresses");
+	all[MANY - 1] = NULL;
+	struct ss_server *server = made(&config);
+	ck_assert_int_eq(ss_server_listeners(server), MANY - 1);
+	expect_free(server);
+}
+END_TEST
+
 /* 127.0.0.66 and .67 are another machine's. */
 static int foreign_bind(int fd, const struct sockaddr *sa, socklen_t len)
 {
@@ -917,6 +938,7 @@ static void add_addresses(Suite *suite)
 	TCase *tcase = suite_case(suite, "addresses", set_up, tear_down);
 	tcase_add_test(tcase, listeners_are_told_with_their_real_addresses);
 	tcase_add_test(tcase, names_with_several_addresses_bind_them_all);
+	tcase_add_test(tcase, names_with_too_many_addresses_are_refused);
 	tcase_add_test(tcase, names_with_foreign_addresses_bind_the_others);
 	tcase_add_test(tcase, addresses_of_ipv6_take_ipv6_only);
 	if (exposed())

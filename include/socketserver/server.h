@@ -80,7 +80,8 @@ struct ss_config {
  * Makes a server: checks the layers, resolves, binds, listens.  On success
  * clients may connect.  On failure nothing is left behind, *server is NULL,
  * `why` says in a line what was wrong: -EINVAL for the configuration, -E2BIG
- * for members of it that this library does not know, else what the system said.
+ * for members of it that this library does not know or a name of more than 32
+ * addresses, else what the system said.
  */
 static inline int ss_server_new(struct ss_server **server,
 				const struct ss_config *config,

@@ -95,15 +95,16 @@ bool sock_is_wildcard(const struct ss_address *address)
 /* So that a reply leaves from the address that was asked (ip(7), ipv6(7)). */
 static int ask_for_destination(int fd, int family)
 {
+	int r = 0;
 #ifdef IP_PKTINFO
 	if (family == AF_INET)
-		return set_int(fd, IPPROTO_IP, IP_PKTINFO, 1);
+		r = set_int(fd, IPPROTO_IP, IP_PKTINFO, 1);
 #endif
 #ifdef IPV6_RECVPKTINFO
 	if (family == AF_INET6)
-		return set_int(fd, IPPROTO_IPV6, IPV6_RECVPKTINFO, 1);
+		r = set_int(fd, IPPROTO_IPV6, IPV6_RECVPKTINFO, 1);
 #endif
-	return 0;
+	return r;
 }
 
 static int set_internet_options(struct ss_server *server, int fd,
@@ -360,7 +361,8 @@ static int bind_text(struct ss_server *server, const char *text,
 	if (n < 0)
 		return ss_refuse(server, (int)n, "%s", why.text);
 	if (n > ENDPOINTS)
-		n = ENDPOINTS;
+		return ss_refuse(server, -E2BIG, "%s: more than %d addresses",
+				 text, ENDPOINTS);
 	int bound = 0, last = 0;
 	for (ssize_t i = 0; i < n; i++) {
 		if (list[i].fallback && bound)
