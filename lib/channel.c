@@ -135,8 +135,6 @@ static ssize_t sock_read(struct ss_channel *channel, void *buf, size_t n,
 {
 	struct sock *sock = (struct sock *)channel;
 	struct ss_source *source = &sock->source;
-	if (source->fd < 0)
-		return 0;
 	if (source->flags & SS_SOURCE_DRY)
 		return block_on(sock, POLLIN, block);
 	int flags = MSG_DONTWAIT;

@@ -102,6 +102,16 @@ static int queued(const struct ss_listener *listener)
 	return SOMAXCONN;
 }
 
+static void wait_at_gate(struct ss_server *server)
+{
+	int64_t until = stop_drain_deadline(server);
+	if (ss_holding(server, SS_HOLD_ERRORS))
+		until = nearest(until, server->retry_at);
+	close_wait(server, until);
+	accept_recover(server);
+	dispatch_waiting(server);
+}
+
 /* Held listeners are waited for, as long as the drain deadline allows. */
 static void take_from(struct ss_server *server, struct ss_listener *listener)
 {
@@ -113,14 +123,8 @@ static void take_from(struct ss_server *server, struct ss_listener *listener)
 			return;
 		if (overdue(server))
 			return;
-		if (gate_open(server))
-			continue;
-		int64_t until = stop_drain_deadline(server);
-		if (ss_holding(server, SS_HOLD_ERRORS))
-			until = nearest(until, server->retry_at);
-		close_wait(server, until);
-		accept_recover(server);
-		dispatch_waiting(server);
+		if (!gate_open(server))
+			wait_at_gate(server);
 	}
 }
 

@@ -272,15 +272,15 @@ int ss_serve_forever(struct ss_server *server)
 	return r;
 }
 
-/* Whether one that was accepted since the next was to have this id lives. */
+/* Whether one that was accepted since the next was to have this id lives.  The
+ * last of them has the highest. */
 static bool lives_since(struct ss_server *server, uint64_t id)
 {
 	pthread_mutex_lock(&server->lock);
 	const struct ss_request *req = server->requests.last;
-	while (req && req->id < id)
-		req = req->prev;
+	bool lives = req && req->id >= id;
 	pthread_mutex_unlock(&server->lock);
-	return req;
+	return lives;
 }
 
 /* Where requests park, one that was taken is served by turning the loop. */

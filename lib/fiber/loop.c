@@ -681,8 +681,6 @@ int fiber_loop_init(struct fiber_loop *loop, int number,
 
 void fiber_loop_fini(struct fiber_loop *loop)
 {
-	if (!loop->server)
-		return;
 	if (loop->own_thread)
 		ss_poller_free(loop->poller);
 	else

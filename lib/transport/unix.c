@@ -75,22 +75,19 @@ static int refuse(struct ss_server *server, const struct ss_address *address,
 /* 0: nobody answers there; -EADDRINUSE: somebody does. */
 static int probe(const struct ss_address *address)
 {
-	static const int types[] = { SOCK_STREAM, SOCK_DGRAM, SOCK_SEQPACKET };
-	for (size_t i = 0; i < sizeof(types) / sizeof(*types); i++) {
+	enum { TYPES = 3 };
+	static const int types[TYPES] = { SOCK_STREAM, SOCK_DGRAM,
+					  SOCK_SEQPACKET };
+	int error = EPROTOTYPE;
+	for (int i = 0; i < TYPES && error == EPROTOTYPE; i++) {
 		int fd = sys_socket(AF_UNIX, types[i] | SOCK_NONBLOCK, 0);
 		if (fd == -1)
 			return -errno;
 		int r = sys_connect(fd, &address->u.sa, address->len);
-		int error = errno;
+		error = r == -1 ? errno : 0;
 		sys_close(fd);
-		if (r == 0)
-			return -EADDRINUSE;
-		if (error == ECONNREFUSED || error == ENOENT)
-			return 0;
-		if (error != EPROTOTYPE)
-			return -EADDRINUSE;
 	}
-	return -EADDRINUSE;
+	return error == ECONNREFUSED || error == ENOENT ? 0 : -EADDRINUSE;
 }
 
 static int clear_way(struct ss_server *server, const struct ss_address *address)
