@@ -592,6 +592,8 @@ static void connect_both(int fds[2], const char *text, int ms)
 	give_up_at = clock_ms() + ms;
 }
 
+static const struct ss_fiber_options one_loop = { .loops = 1 };
+
 static int serve_two(void *arg, struct ss_diag *why)
 {
 	struct ss_config config = { .addresses = { "127.0.0.1:0" },
@@ -602,8 +604,10 @@ static int serve_two(void *arg, struct ss_diag *why)
 	struct ss_fault fault = { 0 };
 	int first[2], next[2];
 	(void)arg;
-	for (int i = 0; i < 2; i++)
-		pair[i] = made(&config);
+	pair[0] = made(&config);
+	/* Which is served while a handler of the other one waits. */
+	config.mixins[1] = (struct ss_use){ &ss_fiber_mixin, &one_loop };
+	pair[1] = made(&config);
 	connect_both(first, "hello", GIVE_UP_MS);
 	ss_fault_arm();
 	int r = ss_serve(pair, 2);

@@ -443,6 +443,57 @@ START_TEST(names_may_be_answered_by_the_first_after_all)
 }
 END_TEST
 
+/* Two answers that come while nobody looks. */
+static int knocks;
+
+static int slow_connect(int fd, const struct sockaddr *sa, socklen_t len)
+{
+	if (sa->sa_family != AF_INET)
+		return real.connect(fd, sa, len);
+	knocks++;
+	if (real.connect(fd, sa, len) == 0)
+		errno = EINPROGRESS;
+	return -1;
+}
+
+static int late_poll(struct pollfd *fds, nfds_t count, int ms)
+{
+	if (knocks == 2)
+		return real.poll(fds, count, ms);
+	return real.poll(NULL, 0, ms);
+}
+
+/* One of them is taken, and the other is let go. */
+START_TEST(names_may_be_answered_by_two_at_once)
+{
+	static const char *const list[] = { "127.0.0.2", "127.0.0.1", NULL };
+	struct ear first = open_ear(kinds[0], 5);
+	char text[SS_ADDRESS_TEXT], byte;
+	snprintf(text, sizeof(text), "tcp://127.0.0.2%s",
+		 strrchr(first.url, ':'));
+	struct ear second = open_ear(text, 5);
+	const char *url = named(first.url, list);
+	int descriptors = open_descriptors();
+	sys_table.connect = slow_connect;
+	sys_table.poll = late_poll;
+	int fd = call(url, NULL);
+	ck_assert_int_eq(open_descriptors(), descriptors + 1);
+	int ends[2] = { accept_at(&first), accept_at(&second) };
+	send_text(fd, "x");
+	int alive = 0;
+	for (int i = 0; i < 2; i++) {
+		ssize_t n = recv_within(ends[i], &byte, 1, WAIT_MS);
+		ck_assert_int_ge(n, 0);
+		alive += (int)n;
+		close(ends[i]);
+	}
+	ck_assert_int_eq(alive, 1);
+	close(fd);
+	close(first.fd);
+	close(second.fd);
+}
+END_TEST
+
 /* 127.0.0.66 and .67 are on no network. */
 static int unreachable(int fd, const struct sockaddr *sa, socklen_t len)
 {
@@ -933,6 +984,7 @@ Suite *t_connect(void)
 	tcase_add_test(tcase, names_are_not_held_up_by_who_does_not_answer);
 	tcase_add_test(tcase, names_are_not_held_up_by_who_refuses);
 	tcase_add_test(tcase, names_may_be_answered_by_the_first_after_all);
+	tcase_add_test(tcase, names_may_be_answered_by_two_at_once);
 	tcase_add_test(tcase, names_of_which_none_answers_tell_the_most);
 	tcase_add_loop_test(tcase, nobody_is_waited_for_beyond_the_timeout, 0,
 			    KINDS);

@@ -1456,12 +1456,12 @@ static void on_fault(int signal, siginfo_t *info, void *context)
 	bool good = signal == SIGSEGV && info->si_signo == SIGSEGV;
 	for (int i = 0; neighbour && i < PATTERN; i++)
 		good = good && neighbour[i] == (unsigned char)i;
-	_exit(good ? EXIT_GOOD : EXIT_SPOILT);
+	sys_exit(good ? EXIT_GOOD : EXIT_SPOILT);
 }
 
 static void on_fault_plainly(int signal)
 {
-	_exit(signal == SIGSEGV ? EXIT_PLAIN : EXIT_SPOILT);
+	sys_exit(signal == SIGSEGV ? EXIT_PLAIN : EXIT_SPOILT);
 }
 
 static void on_fault_never(int signal)

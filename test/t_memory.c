@@ -1457,6 +1457,51 @@ START_TEST(memory_streams_are_relayed_under_fiber)
 END_TEST
 
 /* Which bound strikes, and when, by the server's clock. */
+/* Who waits for another's stream, and gives up before its owner does, is in
+ * nobody's way: he stands behind the owner in the source's list. */
+static int reads_late(struct ss_request *req, struct relay *relay)
+{
+	char line[TEXT];
+	relay->lent = req;
+	ck_assert_int_eq(ss_sleep(req, 20), 0);
+	ssize_t n = ss_read_line(req, line, sizeof(line));
+	ck_assert(relay->over);
+	return ss_printf(req, "%.*s", (int)n, line) < 0;
+}
+
+static int looks_on(struct ss_request *req)
+{
+	struct ss_server *server = ss_request_server(req);
+	struct relay *relay = ss_server_user(server);
+	if (!relay->lent)
+		return reads_late(req, relay);
+	struct ss_wait wait = { .req = relay->lent, .events = POLLIN };
+	ck_assert_int_eq(ss_wait_any(req, &wait, 1, ss_now(server) + 60), 0);
+	relay->over = true;
+	return ss_printf(req, "nothing") < 0;
+}
+
+START_TEST(memory_streams_are_looked_at_by_others_under_fiber)
+{
+	struct ss_handler handler = { .handle = looks_on,
+				      .speaks_first = true };
+	struct ss_config config = fiber_config(&handler);
+	struct relay relay = { .lent = NULL };
+	config.user = &relay;
+	struct ss_server *server = made(&config);
+	struct ss_memory_client *lender = joined(server);
+	struct ss_memory_client *other = joined(server);
+	hears(other, "nothing");
+	hears_end(other);
+	says(lender, "still here\n");
+	hears(lender, "still here\n");
+	hears_end(lender);
+	ss_memory_close(lender);
+	ss_memory_close(other);
+	freed(server);
+}
+END_TEST
+
 START_TEST(memory_time_outs_jump_under_fiber)
 {
 	static const struct {
@@ -1955,6 +2000,8 @@ static void add_parked(TCase *tcase)
 		memory_ends_before_the_server_looks_are_seen_under_fiber);
 	tcase_add_test(tcase, memory_handlers_wake_one_another_under_fiber);
 	tcase_add_test(tcase, memory_streams_are_relayed_under_fiber);
+	tcase_add_test(tcase,
+		       memory_streams_are_looked_at_by_others_under_fiber);
 	tcase_add_test(tcase, memory_time_outs_jump_under_fiber);
 	tcase_add_test(tcase, memory_sleepers_wake_in_order_under_fiber);
 	tcase_add_test(tcase, memory_time_stands_still_for_who_waits_for_ever);

@@ -694,6 +694,44 @@ START_TEST(tried_writes_come_after_what_is_buffered)
 }
 END_TEST
 
+/* Nothing is taken, and nothing of it goes, before that. */
+static int fills_then_tries(struct ss_request *req)
+{
+	int other;
+	char chunk[1000] = "";
+	struct ss_request *stream = new_stream(req, &other);
+	size_t filled = 0, drained = 0;
+	ssize_t n;
+	while ((n = ss_try_write(stream, chunk, sizeof(chunk))) > 0)
+		filled += (size_t)n;
+	ck_assert_int_eq(n, -EAGAIN);
+	ck_assert_int_eq(ss_write(stream, "held", 4), 4);
+	ck_assert_int_eq(ss_try_write(stream, " back", 5), -EAGAIN);
+	ck_assert_uint_eq(ss_sent(stream), 0);
+	while (drained < filled) {
+		size_t left = filled - drained;
+		n = recv_within(other, chunk,
+				left < sizeof(chunk) ? left : sizeof(chunk),
+				WAIT_MS);
+		ck_assert_int_gt(n, 0);
+		drained += (size_t)n;
+	}
+	ck_assert_int_eq(ss_try_write(stream, " back", 5), 5);
+	expect_text(other, "held back");
+	close(other);
+	ran++;
+	return 0;
+}
+
+START_TEST(tried_writes_wait_for_room_with_what_is_buffered)
+{
+	struct ss_handler handler = { .handle = fills_then_tries,
+				      .wbufsize = SS_NONE };
+	kind = 0;
+	serve_one(&handler);
+}
+END_TEST
+
 static int interruptions;
 
 static bool interrupted(void)
@@ -1211,6 +1249,7 @@ Suite *t_streams(void)
 	tcase_add_test(tcase, streams_are_over_stream_sockets);
 	tcase_add_test(tcase, failures_leave_nothing);
 	tcase_add_test(tcase, tried_writes_come_after_what_is_buffered);
+	tcase_add_test(tcase, tried_writes_wait_for_room_with_what_is_buffered);
 	tcase_add_test(tcase, tried_calls_go_on_after_interruptions);
 	tcase_add_test(tcase, streams_follow_the_requests_timeouts);
 	tcase_add_test(tcase, streams_are_not_left_open_in_children);

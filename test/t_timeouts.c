@@ -949,6 +949,33 @@ START_TEST(timeouts_of_the_total_end_writes_that_never_wait)
 }
 END_TEST
 
+static int writes_too_late(struct ss_request *req)
+{
+	char text[] = "ab";
+	struct iovec two[2] = { { text, 1 }, { text + 1, 1 } };
+	pause_ms(5);
+	ck_assert_int_eq(ss_writev(req, two, 2), -ETIMEDOUT);
+	ck_assert_uint_eq(ss_sent(req), 0);
+	ck_assert_int_eq(ss_request_timeout(req), SS_TIMEOUT_TOTAL);
+	return 0;
+}
+
+START_TEST(timeouts_of_the_total_end_gathered_writes_too)
+{
+	static const struct ss_handler handler = {
+		.handle = writes_too_late, .timeouts = { .total_ms = 1 }
+	};
+	struct ss_config config = combination(0, &handler);
+	struct ss_server *server = made(&config);
+	int ends[2];
+	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM, 0, ends), 0);
+	ck_assert_int_eq(ss_serve_fd(server, ends[1]), 0);
+	expect_end(ends[0]);
+	close(ends[0]);
+	ck_assert_int_eq(ss_server_free(server), 0);
+}
+END_TEST
+
 /* ---- configuration --------------------------------------------------------*/
 
 START_TEST(timeouts_below_none_are_refused)
@@ -1006,6 +1033,7 @@ static void add_by_sockets(Suite *suite)
 			    COSTS);
 	tcase_add_test(tcase, timeouts_hold_through_interruptions);
 	tcase_add_test(tcase, timeouts_of_the_total_end_writes_that_never_wait);
+	tcase_add_test(tcase, timeouts_of_the_total_end_gathered_writes_too);
 }
 
 Suite *t_timeouts(void)

@@ -387,6 +387,32 @@ START_TEST(files_of_adopted_listeners_are_kept)
 }
 END_TEST
 
+/* An abstract name is the kernel's to remove, a file that has gone nobody's,
+ * and one that has come in its place another one's. */
+START_TEST(adopted_listeners_need_no_file)
+{
+	struct place place = new_place(stream);
+	struct ss_config config = config_at(&place, stream);
+	struct sockaddr_un un = { .sun_family = AF_UNIX };
+	socklen_t len = sizeof(sa_family_t); /* a name of the kernel's choice */
+	char address[16];
+	int fd = _i ? bound_at(place.path, SOCK_STREAM)
+		    : socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (_i)
+		ck_assert_int_eq(unlink(place.path), 0);
+	else
+		ck_assert_int_eq(bind(fd, (struct sockaddr *)&un, len), 0);
+	ck_assert_int_eq(listen(fd, 5), 0);
+	snprintf(address, sizeof(address), "fd:%d", fd);
+	config.addresses[0] = address;
+	struct ss_server *server = made(&config);
+	if (_i)
+		close(bound_at(place.path, SOCK_STREAM));
+	expect_free(server);
+	ck_assert_int_eq(exists(place.path), _i);
+}
+END_TEST
+
 /* ---- what goes wrong leaves nothing ---------------------------------------*/
 
 static atomic_int allocations; /* the one that comes to 0 fails */
@@ -920,6 +946,7 @@ static void add_removal(Suite *suite)
 			    BOTH);
 	tcase_add_loop_test(tcase, files_of_adopted_listeners_are_kept, 0,
 			    BOTH);
+	tcase_add_loop_test(tcase, adopted_listeners_need_no_file, 0, 2);
 	tcase_add_loop_test(tcase, failed_starts_leave_no_file, 0, BOTH);
 	tcase_add_loop_test(tcase, failed_options_leave_no_file, 0, BOTH);
 	tcase_add_loop_test(
