@@ -29,8 +29,9 @@ enum { QUIET_MS = 100 };
 /* Tells its id, then echoes. */
 static int say_id(struct ss_request *req)
 {
-	ssize_t n = ss_printf(req, "%llu\n",
-			      (unsigned long long)ss_request_id(req));
+	ssize_t n = ss_printf(req, "%llu %d\n",
+			      (unsigned long long)ss_request_id(req),
+			      (int)getpid());
 	return n < 0 ? (int)n : 0;
 }
 
@@ -50,6 +51,7 @@ static const struct ss_handler telling = {
 struct visitor {
 	int fd;
 	unsigned long long id;
+	pid_t pid; /* who serves him */
 };
 
 static void line_of(int fd, char *line, size_t size)
@@ -68,6 +70,7 @@ static struct visitor visit(const char *url)
 	struct visitor visitor = { .fd = dial(url) };
 	line_of(visitor.fd, line, sizeof(line));
 	visitor.id = strtoull(line, NULL, 10);
+	visitor.pid = (pid_t)strtol(strchr(line, ' '), NULL, 10);
 	ck_assert_uint_gt(visitor.id, 0);
 	return visitor;
 }
@@ -94,6 +97,12 @@ static void is_served_now(int fd)
 {
 	char line[64];
 	line_of(fd, line, sizeof(line));
+}
+
+static void still_open(const struct visitor *visitor)
+{
+	char byte;
+	ck_assert_int_eq(recv_within(visitor->fd, &byte, 1, 0), -EAGAIN);
 }
 
 /* Its connection ends, by a reset or not. */
@@ -155,6 +164,26 @@ START_TEST(a_request_is_cancelled_wherever_it_runs)
 	has_ended(c.fd);
 	close(a.fd);
 	close(c.fd);
+	served_stop(&served);
+}
+END_TEST
+
+/* Whether it has been cancelled nobody knows before its worker says so. */
+START_TEST(a_request_is_cancelled_once_its_worker_says_so)
+{
+	struct served served;
+	if (!model_supervised(&models[_i]))
+		return;
+	start(&served, _i, 0);
+	struct visitor a = visit(served.url);
+	ck_assert_int_eq(kill(a.pid, SIGSTOP), 0);
+	for (int i = 0; i < 3; i++)
+		ck_assert_int_eq(ss_cancel(served.server, a.id), -EINPROGRESS);
+	still_open(&a);
+	ck_assert_int_eq(kill(a.pid, SIGCONT), 0);
+	ck_assert_int_eq(cancel(served.server, a.id), 0);
+	has_ended(a.fd);
+	close(a.fd);
 	served_stop(&served);
 }
 END_TEST
@@ -790,6 +819,9 @@ Suite *t_control(void)
 	Suite *suite = suite_create("control");
 	TCase *calls = suite_case(suite, "calls", begin_threads, NULL);
 	tcase_add_loop_test(calls, a_request_is_cancelled_wherever_it_runs, 0,
+			    model_count);
+	tcase_add_loop_test(calls,
+			    a_request_is_cancelled_once_its_worker_says_so, 0,
 			    model_count);
 	tcase_add_loop_test(calls, suspended_clients_wait_and_others_go_on, 0,
 			    model_count);

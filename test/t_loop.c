@@ -866,6 +866,45 @@ START_TEST(serve_refuses_all_or_none)
 }
 END_TEST
 
+/* A loop that cannot wait says so; it is nobody's then. */
+static int broken_poll(struct pollfd *fds, nfds_t n, int ms)
+{
+	(void)fds, (void)n, (void)ms;
+	errno = EBADF;
+	return -1;
+}
+
+#ifdef SS_LINUX
+static int broken_wait(int epfd, struct epoll_event *events, int n, int ms)
+{
+	(void)epfd, (void)events, (void)n, (void)ms;
+	errno = EBADF;
+	return -1;
+}
+#endif
+
+START_TEST(serve_ends_where_waiting_fails)
+{
+	const struct sys_table real = sys_table;
+	struct trio trio;
+	board_new();
+	trio_make(&trio);
+	sys_table.poll = broken_poll;
+#ifdef SS_LINUX
+	sys_table.epoll_wait = broken_wait;
+#endif
+	ck_assert_int_eq(ss_serve(trio.servers, 3), -EBADF);
+	ck_assert_int_eq(ss_serve_forever(trio.servers[0]), -EBADF);
+	ck_assert_int_eq(ss_server_turn(trio.servers[1], 0), -EBADF);
+	sys_table = real;
+	int fd = dial_with(trio.urls[0], "x");
+	ck_assert_int_eq(ss_server_turn(trio.servers[0], SS_NONE), 1);
+	expect_text(fd, "x");
+	close(fd);
+	trio_free(&trio);
+}
+END_TEST
+
 /* All deadlines count, of whichever server. */
 START_TEST(serve_honours_intervals)
 {
@@ -985,6 +1024,14 @@ END_TEST
 
 /* ---- what it is -----------------------------------------------------------*/
 
+static int no_getsockopt(int fd, int level, int name, void *value,
+			 socklen_t *len)
+{
+	(void)fd, (void)level, (void)name, (void)value, (void)len;
+	errno = ENOBUFS;
+	return -1;
+}
+
 START_TEST(servers_tell_what_they_are)
 {
 	static const int types[] = { SOCK_STREAM, SOCK_DGRAM, SOCK_STREAM,
@@ -1017,6 +1064,9 @@ START_TEST(servers_tell_what_they_are)
 		ck_assert_ptr_null(
 			ss_server_url(server, wrong[i], url, sizeof(url)));
 	}
+	sys_table.getsockopt = no_getsockopt;
+	ck_assert_int_eq(ss_server_socket_type(server), -ENOBUFS);
+	sys_table.getsockopt = getsockopt;
 	ck_assert_ptr_eq(ss_server_user(server), board);
 	ck_assert_ptr_eq(ss_server_handler(server), &once);
 	ck_assert_str_eq(ss_server_describe(server),
@@ -1235,6 +1285,7 @@ static void add_foreign(Suite *suite)
 	tcase_add_test(tcase, deadline_is_now_while_memory_has_clients);
 	tcase_add_test(tcase, serve_ends_with_the_last_server);
 	tcase_add_test(tcase, serve_refuses_all_or_none);
+	tcase_add_test(tcase, serve_ends_where_waiting_fails);
 	tcase_add_test(tcase, serve_honours_intervals);
 }
 

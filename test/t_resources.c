@@ -8,6 +8,7 @@
 #include <dirent.h>
 #include <limits.h>
 #include <poll.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 
 static struct tape *tape;
@@ -513,6 +514,36 @@ START_TEST(descriptors_are_close_on_exec_and_above_2)
 }
 END_TEST
 
+/* Nor is one left where there is no other place. */
+START_TEST(pipes_are_in_place_or_not_at_all)
+{
+	struct rlimit before, few;
+	int ends[2], kept = dup(STDIN_FILENO);
+	ck_assert_int_eq(getrlimit(RLIMIT_NOFILE, &before), 0);
+	few = before;
+	/* All that are below are taken, but for the one to come. */
+	int next = open("/dev/null", O_RDONLY | O_CLOEXEC);
+	few.rlim_cur = (rlim_t)next + 1;
+	close(next);
+	close(STDIN_FILENO);
+	ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &few), 0);
+	int r = sys_do_pipe(ends), error = errno;
+	bool left = fcntl(STDIN_FILENO, F_GETFD) != -1 ||
+		    fcntl(next, F_GETFD) != -1;
+	few.rlim_cur = (rlim_t)next;
+	setrlimit(RLIMIT_NOFILE, &few);
+	int none = sys_do_pipe(ends), why = errno;
+	ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &before), 0);
+	ck_assert_int_eq(dup2(kept, STDIN_FILENO), STDIN_FILENO);
+	close(kept);
+	ck_assert_int_eq(r, -1);
+	ck_assert_int_eq(error, EMFILE);
+	ck_assert(!left);
+	ck_assert_int_eq(none, -1);
+	ck_assert_int_eq(why, EMFILE);
+}
+END_TEST
+
 START_TEST(descriptors_are_in_place_without_pidfds)
 {
 	watch_children_by(1);
@@ -907,6 +938,7 @@ Suite *t_resources(void)
 			    model_count * transport_count);
 	tcase_add_loop_test(tcase, descriptors_are_in_place_without_pidfds, 0,
 			    transport_count);
+	tcase_add_test(tcase, pipes_are_in_place_or_not_at_all);
 
 	tcase = suite_case(suite, "children", set_up, tear_down);
 	tcase_add_test(tcase,

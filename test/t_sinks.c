@@ -258,6 +258,32 @@ static void refused_sink(const struct ss_log_options *options, int code,
 	ck_assert_int_eq(open_descriptors(), descriptors);
 }
 
+static char asked_for[108];
+
+static int note_connect(int fd, const struct sockaddr *sa, socklen_t len)
+{
+	const struct sockaddr_un *un = (const struct sockaddr_un *)sa;
+	(void)fd, (void)len;
+	snprintf(asked_for, sizeof(asked_for), "%s", un->sun_path);
+	errno = ENOENT;
+	return -1;
+}
+
+START_TEST(sink_knows_where_syslog_is)
+{
+	const struct sys_table real = sys_table;
+	const struct ss_log_options options = { .to = SS_LOG_TO_SYSLOG };
+	struct ss_log_sink *sink;
+	struct ss_diag why;
+	sys_table.connect = note_connect;
+	int r = ss_log_sink_new(&sink, &options, &why);
+	sys_table = real;
+	ck_assert_str_eq(asked_for, "/dev/log");
+	if (r == 0)
+		ss_log_sink_free(sink);
+}
+END_TEST
+
 START_TEST(sink_refuses_options_that_make_no_sense)
 {
 	refused_sink(&bad[_i].options, -EINVAL, bad[_i].part);
@@ -1250,6 +1276,7 @@ Suite *t_sinks(void)
 	TCase *tcase = suite_case(suite, "options", NULL, NULL);
 	tcase_add_loop_test(tcase, sink_refuses_options_that_make_no_sense, 0,
 			    sizeof(bad) / sizeof(*bad));
+	tcase_add_test(tcase, sink_knows_where_syslog_is);
 	tcase_add_test(tcase, sink_knows_options_of_other_libraries);
 	tcase_add_test(tcase, sink_says_what_it_cannot_open);
 	tcase_add_test(tcase, sink_survives_a_lack_of_memory);

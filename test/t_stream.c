@@ -2314,6 +2314,28 @@ static int is_cancelled(struct ss_request *req)
 	return 0;
 }
 
+/* While it writes, which then fails by what has shut it down. */
+static struct ss_request *written;
+
+static ssize_t cancelled_send(int fd, const void *buf, size_t n, int flags)
+{
+	(void)fd, (void)buf, (void)n, (void)flags;
+	ck_assert_int_eq(
+		ss_cancel(ss_request_server(written), ss_request_id(written)),
+		0);
+	errno = EPIPE;
+	return -1;
+}
+
+static int is_cancelled_within(struct ss_request *req)
+{
+	written = req;
+	sys_table.send = cancelled_send;
+	ck_assert_int_eq(ss_write(req, "a", 1), -ECANCELED);
+	sys_table.send = send;
+	return 0;
+}
+
 static int is_cancelled_unread(struct ss_request *req)
 {
 	char byte;
@@ -2327,8 +2349,10 @@ static int is_cancelled_unread(struct ss_request *req)
 /* Over a socket of its own: files are sent, not copied. */
 START_TEST(stream_calls_end_when_cancelled)
 {
-	struct ss_handler handler = { .handle = _i ? is_cancelled_unread
-						   : is_cancelled };
+	static int (*const handles[])(struct ss_request *) = {
+		is_cancelled, is_cancelled_unread, is_cancelled_within
+	};
+	struct ss_handler handler = { .handle = handles[_i] };
 	struct ss_config config = quiet(&handler);
 	struct ss_server *server = made(&config);
 	char url[SS_ADDRESS_TEXT];
@@ -3365,7 +3389,7 @@ static void add_sockets(TCase *tcase, int n)
 			    n);
 	tcase_add_test(tcase, stream_goes_through_channels);
 	tcase_add_loop_test(tcase, stream_is_shut_by_channels_that_wait, 0, 2);
-	tcase_add_loop_test(tcase, stream_calls_end_when_cancelled, 0, 2);
+	tcase_add_loop_test(tcase, stream_calls_end_when_cancelled, 0, 3);
 	tcase_add_test(tcase, stream_urgent_data_waits_for_room);
 	tcase_add_test(tcase, stream_does_nothing_for_nothing);
 	tcase_add_test(tcase, stream_has_socket_options);

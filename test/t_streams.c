@@ -295,6 +295,36 @@ START_TEST(streams_are_no_requests)
 }
 END_TEST
 
+/* More than what is kept for the next ones. */
+static int has_many(struct ss_request *req)
+{
+	enum { MANY = 100 };
+	struct ss_request *streams[MANY];
+	int others[MANY];
+	for (int i = 0; i < MANY; i++) {
+		streams[i] = new_stream(req, &others[i]);
+		ck_assert_int_eq(ss_printf(streams[i], "%d", i),
+				 i < 10 ? 1 : 2);
+	}
+	for (int i = 0; i < MANY; i++) {
+		char text[8];
+		ss_stream_free(streams[i]);
+		snprintf(text, sizeof(text), "%d", i);
+		expect_text(others[i], text);
+		expect_end(others[i]);
+		close(others[i]);
+	}
+	ran++;
+	return 0;
+}
+
+START_TEST(streams_may_be_many)
+{
+	kind = 0;
+	serve(has_many);
+}
+END_TEST
+
 /* ---- their end ------------------------------------------------------------*/
 
 static int frees_in_order(struct ss_request *req)
@@ -1243,6 +1273,7 @@ Suite *t_streams(void)
 			    KINDS);
 	tcase_add_loop_test(tcase, streams_know_what_is_theirs, 0, KINDS);
 	tcase_add_test(tcase, streams_are_no_requests);
+	tcase_add_test(tcase, streams_may_be_many);
 	tcase_add_loop_test(tcase, streams_are_freed_in_any_order, 0, KINDS);
 	tcase_add_test(tcase, streams_that_are_left_are_flushed_and_closed);
 	tcase_add_test(tcase, streams_of_a_failed_setup_are_closed);
