@@ -732,6 +732,38 @@ START_TEST(slabs_go_back_after_a_storm)
 }
 END_TEST
 
+/* A slab that nobody uses is used again before it goes, and goes then, too. */
+START_TEST(slabs_are_used_again)
+{
+	enum { ALL = 1000, SOME = 400 };
+	static void *base[ALL];
+	count_calls();
+	for (int i = 0; i < ALL; i++)
+		base[i] = taken();
+	size_t most = mapped;
+	int calls = mappings;
+	for (int times = 0; times < 3; times++) {
+		for (int i = 0; i < SOME; i++)
+			stacks_give(stacks, base[i]);
+		for (int i = 0; i < SOME; i++)
+			memset(base[i] = taken(), 1, STACK);
+	}
+	ck_assert_int_eq(mappings, calls);
+	ck_assert_int_eq(unmappings, 0);
+	ck_assert_uint_eq(mapped, most);
+	for (int i = 0; i < ALL; i++)
+		stacks_give(stacks, base[i]);
+	ck_assert_uint_lt(mapped, most);
+	for (int i = 0; i < ALL; i++)
+		memset(base[i] = taken(), 1, STACK);
+	for (int i = 0; i < ALL; i++)
+		stacks_give(stacks, base[i]);
+	stacks_free(stacks);
+	stacks = NULL;
+	ck_assert_uint_eq(mapped, 0);
+}
+END_TEST
+
 /* ---- out of memory --------------------------------------------------------*/
 
 static int countdown; /* calls until one fails; < 0: none does */
@@ -929,6 +961,7 @@ static void add_stacks(Suite *suite)
 	tcase_add_test(tcase, the_last_given_is_taken_first);
 	tcase_add_test(tcase, pages_go_back_after_a_storm);
 	tcase_add_test(tcase, slabs_go_back_after_a_storm);
+	tcase_add_test(tcase, slabs_are_used_again);
 	tcase_add_loop_test(tcase, each_guard_page_faults, 0, GUARDS);
 	tcase_add_loop_test(tcase, an_overflow_is_told, 0, GUARDS);
 	tcase_add_loop_test(tcase, any_failure_costs_a_stack_at_most, 0,

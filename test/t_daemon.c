@@ -527,13 +527,17 @@ static void take_numbers(void)
 		numbers[i] = open("/dev/null", O_RDONLY | O_CLOEXEC);
 }
 
+static const struct ss_layer *its_mixin;
+
 /* Exits with ss_run's status, or 100 where it is refused. */
 static _Noreturn void be_started(void)
 {
 	struct ss_start *start;
 	struct ss_server *server;
 	struct ss_diag why;
-	struct ss_config config = { .handler = &telling };
+	struct ss_config config = { .handler = &telling,
+				    .mixins = { { its_mixin, NULL } },
+				    .log_level = its_mixin ? SS_NONE : 0 };
 	set_variables();
 	if (ss_start_new(&start, SS_START_STDIN, &why) < 0) {
 		dprintf(2, "%s\n", why.text);
@@ -602,6 +606,30 @@ START_TEST(daemon_refuses_a_strange_ucspi)
 	const char *const plain[] = { "PROTO", "TCP", NULL };
 	ck_assert_int_eq(started(plain, accepted, 2), 100);
 	close(accepted);
+	close(client);
+}
+END_TEST
+
+static int activate_nothing(struct ss_server *server)
+{
+	return ss_refuse(server, -EXDEV, "not today");
+}
+
+/* What cannot serve its only connection ends, and so does that. */
+START_TEST(daemon_does_not_keep_what_it_cannot_serve)
+{
+	static const struct ss_layer broken = {
+		.name = "broken",
+		.ops.server_activate = activate_nothing,
+	};
+	const char *const list[] = { "PROTO", "TCP", NULL };
+	int accepted, client = connected_pair(&accepted);
+	its_mixin = &broken;
+	int status = started(list, accepted, accepted);
+	its_mixin = NULL;
+	ck_assert_int_eq(status, 1);
+	close(accepted);
+	expect_end(client);
 	close(client);
 }
 END_TEST
@@ -1008,6 +1036,32 @@ START_TEST(daemon_tells_that_it_is_ready_and_stops)
 END_TEST
 
 /* A stale one, or one of a kind that it does not know, is none. */
+/* As many addresses as fit, each of them whole. */
+START_TEST(daemon_tells_whole_addresses)
+{
+	char name[SS_ADDRESS_TEXT], list[TEXT] = "", last[SS_ADDRESS_TEXT];
+	struct program server = { 0 };
+	int fd = manager(name, sizeof(name), true);
+	size_t used = 0;
+	for (int i = 0; i < MOST; i++)
+		used += (size_t)snprintf(list + used, sizeof(list) - used,
+					 " unix:%s/%0*d", scratch(), 60, i);
+	start_by_shell(&server, "NOTIFY_SOCKET=%s exec %s%s", name,
+		       demo("echo_server"), list);
+	const char *text = told(fd, NULL);
+	ck_assert_ptr_nonnull(strstr(text, "READY=1\nSTATUS=serving unix:"));
+	int n = (int)strcspn(text, "\n") + 1;
+	size_t length = strlen(text + n);
+	ck_assert_uint_lt(length, 1000);
+	ck_assert_uint_gt(length, 800);
+	snprintf(last, sizeof(last), "%s ", strrchr(text, ' '));
+	ck_assert_msg(strstr(list, last), "\"%s\" is none of them", last);
+	program_stop(&server, SIGTERM, &got);
+	ck_assert_int_eq(got.status, 0);
+	close(fd);
+}
+END_TEST
+
 START_TEST(daemon_does_without_a_service_manager)
 {
 	static const char *const names[] = { "/nowhere/at/all", "vsock:2:9", "",
@@ -1336,6 +1390,7 @@ static void add_stdin(Suite *suite)
 	tcase_add_test(tcase, daemon_refuses_what_is_no_socket);
 	tcase_add_loop_test(tcase, daemon_knows_the_addresses_of_ucspi, 0, 2);
 	tcase_add_test(tcase, daemon_refuses_a_strange_ucspi);
+	tcase_add_test(tcase, daemon_does_not_keep_what_it_cannot_serve);
 	tcase_add_loop_test(tcase, daemon_is_started_by_tcpserver, 0,
 			    plain_count);
 	tcase_add_loop_test(tcase, daemon_is_started_by_inetd, 0, plain_count);
@@ -1346,6 +1401,7 @@ static void add_manager(Suite *suite)
 	TCase *tcase = suite_case(suite, "manager", NULL, NULL);
 	tcase_add_loop_test(tcase, daemon_tells_that_it_is_ready_and_stops, 0,
 			    2 * plain_count);
+	tcase_add_test(tcase, daemon_tells_whole_addresses);
 	tcase_add_loop_test(tcase, daemon_does_without_a_service_manager, 0, 4);
 	tcase_add_test(tcase, daemon_tells_it_although_signals_come);
 	tcase_add_test(tcase, daemon_is_not_kept_by_its_service_manager);

@@ -412,6 +412,86 @@ START_TEST(who_cannot_be_taken_is_refused_alone)
 }
 END_TEST
 
+/* For the first timer of a loop; the next one finds some. */
+static void *no_timers(void *memory, size_t n)
+{
+	const size_t timer = sizeof(int64_t) + 2 * sizeof(void *);
+	if (!memory && n == 64 * timer &&
+	    atomic_fetch_add(&board->made, 1) == 0)
+		return NULL;
+	return real.realloc(memory, n);
+}
+
+static int naps_twice(struct ss_request *req)
+{
+	int first = ss_sleep(req, 1), second = ss_sleep(req, 1);
+	return ss_printf(req, "%d %d", first, second) < 0;
+}
+
+START_TEST(without_a_timer_nobody_sleeps)
+{
+	static const struct ss_handler handler = { .handle = naps_twice,
+						   .speaks_first = true };
+	struct ss_config config = config_for(&one_loop, &handler);
+	struct ss_server *server = made(&config);
+	char expected[32];
+	sys_table.realloc = no_timers;
+	int fd = dial(url_of(server));
+	ck_assert_int_eq(ss_handle_request(server), 1);
+	snprintf(expected, sizeof(expected), "%d 0", -ENOMEM);
+	expect_text(fd, expected);
+	expect_end(fd);
+	close(fd);
+	ck_assert_int_eq(atomic_load(&board->made), 2);
+	ck_assert_int_eq(ss_server_free(server), 0);
+}
+END_TEST
+
+static void *map_nothing(void *at, size_t n, int prot, int flags, int fd,
+			 off_t offset)
+{
+	(void)at, (void)n, (void)prot, (void)flags, (void)fd, (void)offset;
+	errno = ENOMEM;
+	return MAP_FAILED;
+}
+
+static int is_told_its_end(struct ss_request *req)
+{
+	char byte;
+	ssize_t n = ss_read(req, &byte, 1);
+	tape_note(&board->tape, "%s", n == -ECANCELED ? "cancelled" : "?");
+	return (int)n;
+}
+
+/* Who waits for a stack to the end has his handler told of it. */
+START_TEST(without_a_stack_the_end_is_told)
+{
+	enum { CLIENTS = 3 };
+	static const struct ss_handler handler = { .handle = is_told_its_end };
+	struct ss_config config = config_for(&one_loop, &handler);
+	int fds[CLIENTS];
+	config.drain_ms = 20;
+	config.log_level = SS_NONE;
+	struct ss_server *server = made(&config);
+	sys_table.mmap = map_nothing;
+	for (int i = 0; i < CLIENTS; i++) {
+		fds[i] = dial(url_of(server));
+		send_text(fds[i], "x");
+		ck_assert_int_ge(ss_server_turn(server, 0), 0);
+	}
+	ck_assert_int_eq(ss_server_close(server), 0);
+	sys_table.mmap = real.mmap;
+	ck_assert_int_eq(atomic_load(&board->tape.count), CLIENTS);
+	for (int i = 0; i < CLIENTS; i++) {
+		ck_assert_str_eq(board->tape.line[i].text, "cancelled");
+		char byte;
+		ck_assert_int_le(recv_within(fds[i], &byte, 1, WAIT_MS), 0);
+		close(fds[i]);
+	}
+	ck_assert_int_eq(ss_server_free(server), 0);
+}
+END_TEST
+
 /* ---- who runs next --------------------------------------------------------*/
 
 static int answer_the_second(struct ss_request *req)
@@ -1784,6 +1864,8 @@ static void add_stacks(Suite *suite)
 	tcase_add_loop_test(tcase, stacks_are_for_who_needs_one, 0, NEEDS);
 	tcase_add_test(tcase, slabs_go_back_after_a_storm);
 	tcase_add_test(tcase, without_a_stack_clients_wait);
+	tcase_add_test(tcase, without_a_timer_nobody_sleeps);
+	tcase_add_test(tcase, without_a_stack_the_end_is_told);
 	tcase_add_loop_test(tcase, who_cannot_be_taken_is_refused_alone, 0, 2);
 }
 

@@ -352,6 +352,26 @@ static const char *file_of(pid_t pid)
 	return file;
 }
 
+/* How many such variables it was started with. */
+static int entries_of(pid_t pid, const char *name)
+{
+	static char text[1 << 16];
+	char path[64];
+	int count = 0;
+	snprintf(path, sizeof(path), "/proc/%ld/environ", (long)pid);
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	ck_assert_int_ge(fd, 0);
+	size_t n = 0;
+	ssize_t r;
+	while ((r = read(fd, text + n, sizeof(text) - 1 - n)) > 0)
+		n += (size_t)r;
+	close(fd);
+	text[n] = '\0';
+	for (const char *at = text; at < text + n; at += strlen(at) + 1)
+		count += strncmp(at, name, strlen(name)) == 0;
+	return count;
+}
+
 /* Of a program that is known by its name; there is none: the one that runs. */
 START_TEST(restart_takes_the_new_version_in_path)
 {
@@ -362,16 +382,22 @@ START_TEST(restart_takes_the_new_version_in_path)
 	int fd = manager(name, sizeof(name));
 	setenv("NOTIFY_SOCKET", name, 1);
 	const char *path = installed();
+	setenv("WATCHDOG_PID", "1", 1);
 	program_start(&server,
 		      ARGV("echo_server", fresh_address(&transports[0])));
+	unsetenv("WATCHDOG_PID");
 	snprintf(url, sizeof(url), "%s", program_listening(&server));
 	ck_assert_str_eq(file_of(server.pid), path);
+	ck_assert_int_eq(entries_of(server.pid, "WATCHDOG_PID="), 1);
 	if (removed)
 		ck_assert_int_eq(unlink(path), 0);
 	else
 		install_anew(path);
 	ck_assert_ptr_nonnull(strstr(file_of(server.pid), " (deleted)"));
 	server.pid = restarted(&server, server.pid, fd, url);
+	/* What was about the old process is not the new one's. */
+	ck_assert_int_eq(entries_of(server.pid, "WATCHDOG_PID="), 0);
+	ck_assert_int_eq(entries_of(server.pid, "LISTEN_PID="), 1);
 	if (removed)
 		ck_assert_ptr_nonnull(
 			strstr(file_of(server.pid), " (deleted)"));
@@ -470,27 +496,85 @@ static int note_ready(void *arg)
 }
 
 static const char *const *next_argv;
+static void (*prepare)(void); /* in its process, or NULL */
 
 static int run_restartable(struct ss_server *server)
 {
 	const struct ss_run_options o = { .argv = (char *const *)next_argv,
 					  .restart_ms = SHORT_MS,
 					  .ready = note_ready };
+	if (prepare)
+		prepare();
 	return -ss_run(&server, 1, &o);
+}
+
+/* Neither where it is looked for, nor what runs now. */
+static int lost_execve(const char *path, char *const *argv, char *const *env)
+{
+	(void)path, (void)argv, (void)env;
+	errno = ENOENT;
+	return -1;
+}
+
+static void lose_programs(void)
+{
+	sys_table.execve = lost_execve;
+}
+
+static int starved_execve(const char *path, char *const *argv, char *const *env)
+{
+	(void)path, (void)argv, (void)env;
+	errno = ENOMEM;
+	return -1;
+}
+
+static void starve(void)
+{
+	sys_table.execve = starved_execve;
+}
+
+static int no_pidfd(pid_t pid)
+{
+	(void)pid;
+	errno = ENOSYS;
+	return -1;
+}
+
+static void take_pidfds(void)
+{
+	sys_table.pidfd_open = no_pidfd;
+}
+
+/* A name is looked for in /bin all the same (execvp(3)). */
+static void take_path(void)
+{
+	unsetenv("PATH");
 }
 
 static const char *const nowhere[] = { "/no/such/program", NULL };
 static const char *const failing[] = { "/bin/false", NULL };
 static const char *const silent[] = { "/bin/sleep", "60", NULL };
+static const char *const by_name[] = { "false", NULL };
 
 static const struct {
 	const char *const *argv;
 	const char *said;
+	void (*prepare)(void);
 } failures[] = {
-	{ nowhere, " cannot execute /no/such/program: No such file or "
-		   "directory: this one goes on" },
-	{ failing, "ended before it was ready: this one goes on" },
-	{ silent, "was not ready in time: this one goes on" },
+	{ nowhere,
+	  " cannot execute /no/such/program: No such file or "
+	  "directory: this one goes on",
+	  NULL },
+	{ by_name,
+	  " cannot execute false: No such file or directory: this one goes on",
+	  lose_programs },
+	{ by_name,
+	  " cannot execute false: Cannot allocate memory: this one goes on",
+	  starve },
+	{ failing, "ended before it was ready: this one goes on", NULL },
+	{ by_name, "ended before it was ready: this one goes on", take_path },
+	{ silent, "was not ready in time: this one goes on", NULL },
+	{ silent, "was not ready in time: this one goes on", take_pidfds },
 };
 
 enum { FAILURES = sizeof(failures) / sizeof(*failures) };
@@ -504,6 +588,7 @@ START_TEST(restart_that_fails_changes_nothing)
 	struct ss_config config = config_of(model, &transports[0], &handler);
 	config.log = note_line;
 	next_argv = failures[_i % FAILURES].argv;
+	prepare = failures[_i % FAILURES].prepare;
 	node_run(&node, &config, run_restartable);
 	eventually(atomic_load(&board->ready) == 1);
 	for (int i = 1; i <= 2; i++) {
@@ -588,6 +673,32 @@ START_TEST(restart_that_has_begun_ends_with_the_daemon)
 }
 END_TEST
 
+/* One that is not ready when the daemon is told to end, ends with it. */
+START_TEST(restart_that_comes_too_late_is_ended)
+{
+	static char script[300], shell[] = "/bin/sh", how[] = "-c";
+	const char *const late[] = { shell, how, script, NULL };
+	char marker[200];
+	struct node node;
+	board_new();
+	struct ss_config config =
+		config_of(&models[_i], &transports[0], &handler);
+	config.log = note_line;
+	snprintf(marker, sizeof(marker), "%s/begun", scratch());
+	snprintf(script, sizeof(script), ": >%s; exec sleep 60", marker);
+	next_argv = late;
+	node_run(&node, &config, run_restartable);
+	eventually(atomic_load(&board->ready) == 1);
+	kill(node.pid, SIGUSR2);
+	eventually(access(marker, F_OK) == 0);
+	ck_assert_int_eq(node_stop(&node), 0);
+	/* Its time may just have been up. */
+	ck_assert_int_eq(atomic_load(&board->said), 1);
+	ck_assert_ptr_nonnull(strstr(board->line, ": this one goes on"));
+	unlink(marker);
+}
+END_TEST
+
 Suite *t_restart(void)
 {
 	Suite *suite = suite_create("t_restart");
@@ -611,5 +722,7 @@ Suite *t_restart(void)
 	tcase_add_test(tcase, restart_blocks_no_signals);
 	tcase_add_loop_test(tcase, restart_that_has_begun_ends_with_the_daemon,
 			    0, model_count);
+	tcase_add_loop_test(tcase, restart_that_comes_too_late_is_ended, 0,
+			    model_count);
 	return suite;
 }

@@ -764,6 +764,60 @@ START_TEST(run_puts_all_signals_back)
 }
 END_TEST
 
+/* A thread that is still in the handler when the run is over is waited for. */
+static pthread_t slow_thread;
+static _Thread_local bool slow;
+static atomic_bool within, let_go;
+
+static ssize_t slow_write(int fd, const void *buf, size_t n)
+{
+	ssize_t r = write(fd, buf, n);
+	if (!slow)
+		return r;
+	atomic_store(&within, true);
+	while (!atomic_load(&let_go))
+		pause_ms(1);
+	return r;
+}
+
+/* It is just that which waits for nothing. */
+static int letting_poll(struct pollfd *fds, nfds_t n, int ms)
+{
+	if (!fds && n == 0 && atomic_load(&within))
+		atomic_store(&let_go, true);
+	return poll(fds, n, ms);
+}
+
+static void *be_signalled(void *arg)
+{
+	slow = true;
+	pthread_kill(pthread_self(), SIGTERM);
+	return arg;
+}
+
+static int signal_a_thread(void *arg)
+{
+	(void)arg;
+	return -pthread_create(&slow_thread, NULL, be_signalled, NULL);
+}
+
+START_TEST(run_outlives_its_handlers)
+{
+	const struct sys_table real = sys_table;
+	const struct ss_run_options o = { .ready = signal_a_thread };
+	board_new();
+	struct ss_config config = config_for(model_named("sync"));
+	struct ss_server *server = made(&config);
+	sys_table.write = slow_write;
+	sys_table.poll = letting_poll;
+	ck_assert_int_eq(ss_run(&server, 1, &o), 0);
+	ck_assert(atomic_load(&within) && atomic_load(&let_go));
+	pthread_join(slow_thread, NULL);
+	sys_table = real;
+	ck_assert_int_eq(ss_server_free(server), 0);
+}
+END_TEST
+
 /* Whoever starts it may have them blocked. */
 static int run_blocked(struct ss_server *server)
 {
@@ -963,6 +1017,7 @@ Suite *t_run(void)
 	tcase_add_test(tcase, run_goes_on_after_a_reload_that_failed);
 	tcase = suite_case(suite, "signals", NULL, NULL);
 	tcase_add_loop_test(tcase, run_puts_all_signals_back, 0, 3);
+	tcase_add_test(tcase, run_outlives_its_handlers);
 	tcase_add_test(tcase, run_minds_signals_that_were_blocked);
 	tcase_add_loop_test(tcase, run_once_ends_after_one_request, 0,
 			    model_count);

@@ -2562,6 +2562,62 @@ START_TEST(closing_takes_what_was_held)
 }
 END_TEST
 
+/* ---- a stop long ago ------------------------------------------------------*/
+
+static int64_t its_clock;
+
+static int64_t tell_its_clock(void)
+{
+	return its_clock++;
+}
+
+static int stops_and_echoes(struct ss_request *req)
+{
+	char text[8] = "";
+	ssize_t n = ss_read(req, text, sizeof(text));
+	if (strcmp(text, "stop") == 0)
+		ss_shutdown(ss_request_server(req));
+	ck_assert_int_eq(ss_sleep(req, 1), 0);
+	if (n > 0)
+		n = ss_write(req, text, (size_t)n);
+	return n < 0 ? (int)n : 0;
+}
+
+/* Its deadline is over, and not that of the close an hour later: who is queued
+ * then has all the time that there is. */
+START_TEST(a_deadline_is_of_one_stop)
+{
+	static const struct ss_handler handler = { .handle = stops_and_echoes };
+	struct ss_config config = { .addresses = { "127.0.0.1:0" },
+				    .handler = &handler,
+				    .drain_ms = 1000 };
+	char url[SS_ADDRESS_TEXT];
+	const struct sys_table real = sys_table;
+	its_clock = 1000000;
+	sys_table.now_ms = tell_its_clock;
+	struct ss_server *server = made(&config);
+	int fds[3];
+	fds[0] = dial(ss_server_url(server, 0, url, sizeof(url)));
+	send_text(fds[0], "stop");
+	ck_assert_int_eq(ss_serve_forever(server), 0);
+	expect_text(fds[0], "stop");
+	its_clock += 3600000;
+	for (int i = 1; i < 3; i++) {
+		fds[i] = dial(url);
+		send_text(fds[i], "hello");
+	}
+	ck_assert_int_eq(ss_server_close(server), 0);
+	for (int i = 1; i < 3; i++)
+		expect_text(fds[i], "hello");
+	for (int i = 0; i < 3; i++) {
+		expect_end(fds[i]);
+		close(fds[i]);
+	}
+	sys_table = real;
+	ck_assert_int_eq(ss_server_free(server), 0);
+}
+END_TEST
+
 /* ---- suites ---------------------------------------------------------------*/
 
 static void add_shutdown(Suite *suite)
@@ -2613,6 +2669,7 @@ static void add_close(Suite *suite)
 static void add_deadlines(Suite *suite)
 {
 	TCase *tcase = suite_case(suite, "deadlines", NULL, NULL);
+	tcase_add_test(tcase, a_deadline_is_of_one_stop);
 	tcase_add_loop_test(tcase, silent_clients_see_the_deadline, 0,
 			    2 * model_count);
 	tcase_add_loop_test(tcase, stubborn_handlers_are_forced, 0,
