@@ -1386,10 +1386,17 @@ static int fail_as_told(struct ss_request *req)
 	}
 }
 
+#define TEN "0123456789"
+#define HUNDRED TEN TEN TEN TEN TEN TEN TEN TEN TEN TEN
+
 static const struct ss_handler failing[] = {
 	{ .name = "diver", .handle = fail_as_told },
 	{ .handle = fail_as_told },
+	/* Of which but a part is told. */
+	{ .name = HUNDRED HUNDRED HUNDRED HUNDRED HUNDRED HUNDRED,
+	  .handle = fail_as_told },
 };
+enum { FAILING = sizeof(failing) / sizeof(*failing) };
 
 static int refuse_guards(void *memory, size_t n, int advice)
 {
@@ -1597,9 +1604,9 @@ enum { FAULTS = sizeof(faults) / sizeof(*faults) };
  * the memory of others as it was. */
 START_TEST(faults_go_to_who_had_them)
 {
-	struct ss_fiber_options options = { .loops = 1 + _i / FAULTS,
+	struct ss_fiber_options options = { .loops = 1 + _i / FAULTS % 2,
 					    .report_overflow = true };
-	struct ss_config config = config_for(&options, &failing[0]);
+	struct ss_config config = config_for(&options, &failing[_i / FAULTS]);
 	struct sigaction was;
 	struct node node;
 	int i = _i % FAULTS;
@@ -1692,6 +1699,27 @@ static int no_sigaction(int signal, const struct sigaction *action,
 	errno = EINVAL;
 	return signal == SIGSEGV ? -1 : 0;
 }
+
+static void *map_nothing_private(void *at, size_t n, int prot, int flags,
+				 int fd, off_t offset)
+{
+	if (!(flags & MAP_PRIVATE))
+		return real.mmap(at, n, prot, flags, fd, offset);
+	errno = ENOMEM;
+	return MAP_FAILED;
+}
+
+START_TEST(a_stack_for_the_signal_that_cannot_be_had_is_told)
+{
+	struct ss_fiber_options options = { .report_overflow = true };
+	struct ss_config config = config_for(&options, &echoing);
+	void *before = who_has_it();
+	sys_table.mmap = map_nothing_private;
+	refused(&config, -ENOMEM, strerror(ENOMEM));
+	sys_table.mmap = real.mmap;
+	ck_assert_ptr_eq(who_has_it(), before);
+}
+END_TEST
 
 START_TEST(a_signal_that_cannot_be_had_is_told)
 {
@@ -1909,11 +1937,14 @@ static void add_overflow(Suite *suite)
 	tcase_add_loop_test(tcase, overflow_kills_unnamed_where_nobody_asked, 0,
 			    2);
 	tcase_add_test(tcase, overflow_is_named_in_workers);
-	tcase_add_loop_test(tcase, faults_go_to_who_had_them, 0, 2 * FAULTS);
+	tcase_add_loop_test(tcase, faults_go_to_who_had_them, 0,
+			    FAILING * FAULTS);
 	tcase_add_loop_test(tcase, a_signal_that_was_ignored_stays_so, 0, 2);
 	tcase_add_test(tcase, the_signal_is_had_while_servers_live);
 	tcase_add_test(tcase, the_signal_is_left_to_who_took_it);
 	tcase_add_test(tcase, a_signal_that_cannot_be_had_is_told);
+	tcase_add_test(tcase,
+		       a_stack_for_the_signal_that_cannot_be_had_is_told);
 	tcase_add_loop_test(tcase, the_thread_is_given_back, 0, 4);
 }
 

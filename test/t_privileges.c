@@ -213,7 +213,8 @@ static int its_setuid(uid_t uid)
 	bool same = uid == kernel.uid;
 	if (may("setuid", same || kernel.uid == 0) == -1)
 		return -1;
-	kernel.uid = uid;
+	if (!kernel.fails || strcmp(kernel.fails, "in pretence") != 0)
+		kernel.uid = uid;
 	return 0;
 }
 
@@ -309,6 +310,10 @@ START_TEST(privileges_that_cannot_be_dropped_are_named)
 	ck_assert_int_eq(ss_check_privileges(&all_of_them, &why), -ENOMEM);
 	sys_table.malloc = malloc;
 	ck_assert_str_eq(why.text, "privileges: Cannot allocate memory");
+	/* A success that is none. */
+	ck_assert_int_eq(drop_in("in pretence", 0, 0, &all_of_them, &why),
+			 -EPERM);
+	ck_assert_str_eq(why.text, "privileges: they could not be dropped");
 	/* Who is that user already needs none of it. */
 	struct ss_privileges p = all_of_them;
 	p.chroot = NULL;
