@@ -277,6 +277,16 @@ START_TEST(privileges_are_dropped_in_order)
 	ck_assert_int_eq((int)kernel.uid, OTHER);
 	ck_assert_int_eq((int)kernel.gid, OTHER);
 	ck_assert(kernel.grouped && kernel.entered && kernel.sealed);
+	/* A user who is known brings his group. */
+	const struct ss_privileges known = { .user = "nobody" };
+	const struct passwd *nobody = getpwnam("nobody");
+	if (!nobody)
+		return;
+	uid_t uid = nobody->pw_uid;
+	gid_t gid = nobody->pw_gid;
+	ck_assert_int_eq(drop_in(NULL, 0, 0, &known, &why), 0);
+	ck_assert_int_eq((int)kernel.uid, (int)uid);
+	ck_assert_int_eq((int)kernel.gid, (int)gid);
 }
 END_TEST
 

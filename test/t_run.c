@@ -352,6 +352,46 @@ static bool both_at_once(int pair)
 	return true;
 }
 
+/* So often there is no memory for what is waited for. */
+static atomic_int *starving;
+
+static void *starving_calloc(size_t n, size_t size)
+{
+	if (size != sizeof(struct pollfd) || atomic_load(starving) == 0)
+		return calloc(n, size);
+	atomic_fetch_sub(starving, 1);
+	return NULL;
+}
+
+/* Others wait then, and a little longer. */
+START_TEST(run_serves_others_where_memory_is_short)
+{
+	const struct ss_config configs[2] = {
+		config_for(model_named("sync")),
+		config_for(model_named("fiber, one loop")),
+	};
+	struct node node;
+	board_new();
+	starving = ss_shared_alloc(sizeof(*starving));
+	ck_assert_ptr_nonnull(starving);
+	sys_table.calloc = starving_calloc;
+	pair_start(&node, configs);
+	sys_table.calloc = calloc;
+	int fd = dial(board->url[0]);
+	send_text(fd, "one\n");
+	expect_text(fd, "one\n");
+	for (int i = 0; i < 3; i++) {
+		atomic_store(starving, 2);
+		echo_once(board->url[1], "beside\n");
+		eventually(atomic_load(starving) == 0);
+	}
+	send_text(fd, "two\n");
+	expect_text(fd, "two\n");
+	close(fd);
+	ck_assert_int_eq(node_stop(&node), 0);
+}
+END_TEST
+
 /* None of them listens any more, and each goes on, in whichever order. */
 static void drain_in_order(int pair, int first)
 {
@@ -996,6 +1036,7 @@ Suite *t_run(void)
 	tcase_add_loop_test(tcase, run_serves_several_servers, 0, PAIRS);
 	tcase_add_loop_test(tcase, run_serves_others_while_a_handler_waits, 0,
 			    BESIDE);
+	tcase_add_test(tcase, run_serves_others_where_memory_is_short);
 	tcase_add_loop_test(tcase, run_drains_all_servers_at_the_same_time, 0,
 			    2 * PAIRS);
 	tcase_add_loop_test(tcase, run_has_one_deadline_for_all, 0, PAIRS);

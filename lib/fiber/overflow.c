@@ -1,6 +1,7 @@
 /* The handler: what it calls is async-signal-safe. */
 #include "overflow.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdint.h>
 #include <string.h>
@@ -32,11 +33,11 @@ struct line {
 	char text[LINE];
 };
 
+/* Of a name so much that all the rest fits, too. */
 static void add(struct line *line, const char *text)
 {
 	size_t n = strnlen(text, sizeof(line->text) / 2);
-	if (n > sizeof(line->text) - line->n)
-		n = sizeof(line->text) - line->n;
+	assert(n <= sizeof(line->text) - line->n);
 	memcpy(line->text + line->n, text, n);
 	line->n += n;
 }
