@@ -6,25 +6,11 @@
  */
 #include "start.h"
 
-#include <stdarg.h>
 #include <stdio.h>
 
+#include "diag.h"
+
 enum { FIRST = 3, GIVEN_MAX = 1024 };
-
-static int refuse(struct ss_diag *why, int code, const char *fmt, ...)
-	SS_PRINTF(3, 4);
-
-static int refuse(struct ss_diag *why, int code, const char *fmt, ...)
-{
-	if (!why)
-		return code;
-	va_list args;
-	va_start(args, fmt);
-	vsnprintf(why->text, sizeof(why->text), fmt, args);
-	va_end(args);
-	why->code = code;
-	return code;
-}
 
 /* Decimal digits and nothing else; -1. */
 static long number(const char *text)
@@ -78,9 +64,10 @@ static int take_listed(struct ss_start *start, long count, const char *names,
 		int fd = FIRST + i;
 		size_t n = strcspn(names, ":");
 		if (sys_cloexec(fd) == -1)
-			return refuse(why, -errno,
-				      "LISTEN_FDS is %ld: descriptor %d: %s",
-				      count, fd, strerror(errno));
+			return diag_refuse(
+				why, -errno,
+				"LISTEN_FDS is %ld: descriptor %d: %s", count,
+				fd, strerror(errno));
 		if (count == 1 && is_connection(fd))
 			start->connection = fd;
 		else
@@ -133,10 +120,12 @@ static int read_restarted(struct ss_start *start, struct ss_diag *why)
 		return 0;
 	int fd = next_number(&text);
 	if (fd != FIRST + start->count || sys_cloexec(fd) == -1)
-		return refuse(why, -EINVAL, "SS_RESTARTED is '%.40s'", given);
+		return diag_refuse(why, -EINVAL, "SS_RESTARTED is '%.40s'",
+				   given);
 	start->ready_fd = fd;
 	if (!take_kinds(start, text))
-		return refuse(why, -EINVAL, "SS_RESTARTED is '%.40s'", given);
+		return diag_refuse(why, -EINVAL, "SS_RESTARTED is '%.40s'",
+				   given);
 	return 0;
 }
 
@@ -148,7 +137,8 @@ static int take_environment(struct ss_start *start, struct ss_diag *why)
 	if (pid && fds && number(pid) == sys_getpid()) {
 		long count = number(fds);
 		if (count < 0 || count > GIVEN_MAX)
-			r = refuse(why, -EINVAL, "LISTEN_FDS is '%.40s'", fds);
+			r = diag_refuse(why, -EINVAL, "LISTEN_FDS is '%.40s'",
+					fds);
 		else if (count > 0)
 			r = take_listed(start, count, names ? names : "", why);
 		if (r >= 0)
@@ -211,8 +201,9 @@ static int read_ucspi(struct ss_start *start, struct ss_diag *why)
 	if (!getenv("PROTO"))
 		return 0;
 	if (!same_file(1, 0))
-		return refuse(why, -ENOTSUP,
-			      "descriptors 0 and 1 are not the same socket");
+		return diag_refuse(
+			why, -ENOTSUP,
+			"descriptors 0 and 1 are not the same socket");
 	int r = read_address("TCPREMOTEIP", "TCPREMOTEPORT", &start->peer, why);
 	if (r >= 0)
 		r = read_address("TCPLOCALIP", "TCPLOCALPORT", &start->local,
@@ -224,7 +215,7 @@ static int take_stdin(struct ss_start *start, struct ss_diag *why)
 {
 	int r = option_of(0, SO_TYPE);
 	if (r < 0)
-		return refuse(why, r, "descriptor 0: %s", strerror(-r));
+		return diag_refuse(why, r, "descriptor 0: %s", strerror(-r));
 	bool connection = is_connection(0);
 	if (connection && (r = read_ucspi(start, why)) < 0)
 		return r;
@@ -250,13 +241,13 @@ int ss_start_new(struct ss_start **result, enum ss_start_mode mode,
 	if (why)
 		memset(why, 0, sizeof(*why));
 	if (!start)
-		return refuse(why, -ENOMEM, "%s", strerror(ENOMEM));
+		return diag_refuse(why, -ENOMEM, "%s", strerror(ENOMEM));
 	start->connection = start->notify_fd = start->ready_fd = -1;
 	int r = mode == SS_START_STDIN ? take_stdin(start, why)
 				       : take_environment(start, why);
 	if (r < 0) {
 		if (why && !why->text[0])
-			refuse(why, r, "%s", strerror(-r));
+			diag_refuse(why, r, "%s", strerror(-r));
 		ss_start_free(start);
 		return r;
 	}
@@ -288,10 +279,10 @@ int ss_start_left(const struct ss_start *start, struct ss_diag *why)
 	for (int i = 0; i < start->count; i++) {
 		const struct given *given = &start->given[i];
 		if (!given->taken && !left++)
-			refuse(why, -EINVAL,
-			       "descriptor %d ('%.80s') was given, and no "
-			       "server wants it",
-			       given->fd, given->name);
+			diag_refuse(why, -EINVAL,
+				    "descriptor %d ('%.80s') was given, and no "
+				    "server wants it",
+				    given->fd, given->name);
 	}
 	return left;
 }
@@ -302,10 +293,11 @@ static int put(struct ss_config *config, int at, const char *address,
 	       struct ss_diag *why)
 {
 	if (at >= SS_ADDRESSES_MAX)
-		return refuse(why, -E2BIG,
-			      "more than %d sockets for one server, given or "
-			      "asked for",
-			      SS_ADDRESSES_MAX);
+		return diag_refuse(
+			why, -E2BIG,
+			"more than %d sockets for one server, given or "
+			"asked for",
+			SS_ADDRESSES_MAX);
 	config->addresses[at] = address;
 	return 1;
 }
