@@ -606,6 +606,30 @@ START_TEST(the_client_is_shown_and_not_the_balancer)
 }
 END_TEST
 
+/* In a child that asks at last who the client is, and that tells nobody when
+ * it has ended. */
+START_TEST(children_take_no_places)
+{
+	static const struct ss_proxy_options trusting = { "127.0.0.0/8", true,
+							  0 };
+	struct ss_config config =
+		config_of(&models[0], &transports[0], &obedient);
+	struct aside served;
+	use_first(&config, &ss_metrics_mixin, NULL);
+	use_first(&config, &ss_forking_mixin, NULL);
+	use_first(&config, &ss_proxy_mixin, &trusting);
+	aside_start(&served, &config);
+	int fd = dial(served.url);
+	send_text(fd, "PROXY TCP4 192.0.2.5 192.0.2.1 8080 80\r\necho\n");
+	expect_text(fd, "echo\n");
+	const struct seen *seen = look(served.server);
+	ck_assert_uint_eq(seen->metrics.shown, 0);
+	ck_assert_uint_eq(seen->metrics.hidden, 0);
+	close(fd);
+	aside_stop(&served);
+}
+END_TEST
+
 /* ---- what cannot be -------------------------------------------------------*/
 
 START_TEST(without_the_layer_there_is_nothing)
@@ -757,6 +781,7 @@ Suite *t_metrics(void)
 			    model_count);
 	tcase_add_loop_test(live, the_client_is_shown_and_not_the_balancer, 0,
 			    model_count);
+	tcase_add_test(live, children_take_no_places);
 	TCase *not = suite_case(suite, "not", begin, NULL);
 	tcase_add_test(not, without_the_layer_there_is_nothing);
 	tcase_add_loop_test(not, options_that_make_no_sense_are_refused, 0, 2);
