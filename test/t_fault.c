@@ -578,10 +578,15 @@ static const struct ss_use makings[] = {
 };
 enum { MAKINGS = sizeof(makings) / sizeof(*makings) };
 
+/* Where the kernel does not say that nobody is queued, who closes asks, and if
+ * it is told that there is no descriptor it asks again, for so long. */
+enum { DRAIN_MS = 20 };
+
 static int make_and_free(void *arg, struct ss_diag *why)
 {
 	struct ss_config config = { .addresses = { "tcp://127.0.0.1:0" },
 				    .handler = &handlers[0],
+				    .drain_ms = DRAIN_MS,
 				    .log = quiet,
 				    .mixins = { *(const struct ss_use *)arg } };
 	struct ss_server *server;
