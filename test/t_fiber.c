@@ -737,6 +737,7 @@ END_TEST
 
 /* ---- waits that cannot be -------------------------------------------------*/
 
+#ifdef SS_LINUX
 static int no_dup(int fd)
 {
 	(void)fd;
@@ -773,7 +774,6 @@ START_TEST(who_cannot_share_a_descriptor_is_told)
 }
 END_TEST
 
-#ifdef SS_LINUX
 static atomic_bool no_epoll;
 
 static int full_epoll(int epfd, int op, int fd, struct epoll_event *event)
@@ -1907,8 +1907,8 @@ static void add_turns(Suite *suite)
 #endif
 	tcase_add_loop_test(tcase, who_need_not_wait_lets_others_run, 0, 2);
 	tcase_add_test(tcase, several_wait_for_one_descriptor);
-	tcase_add_test(tcase, who_cannot_share_a_descriptor_is_told);
 #ifdef SS_LINUX
+	tcase_add_test(tcase, who_cannot_share_a_descriptor_is_told);
 	tcase_add_loop_test(tcase, who_cannot_be_watched_is_told, 0, 2);
 #endif
 	tcase_add_loop_test(tcase, who_cannot_be_woken_in_time_is_told, 0, 2);
