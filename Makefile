@@ -248,8 +248,8 @@ test: ## builds and runs all tests; SUITE=t_NAME: one suite
 STACKED := $(filter-out t_address t_context t_corpus t_install,$(SUITES))
 # Not those that look at bytes, steps and calls of their own servers, or whose
 # clients are other people's programs.
-PROXIED := $(filter-out t_daemon t_faults t_layers t_metrics t_programs t_proxy \
-	t_record t_start t_systemd t_traces,$(STACKED))
+PROXIED := $(filter-out t_bearing t_daemon t_faults t_layers t_metrics t_programs \
+	t_proxy t_record t_start t_systemd t_traces,$(STACKED))
 test-stacked: ## the tests with all layers in each server, and with trace and PROXY, too
 	+@SS_STACKED=1 $(MAKE) --no-print-directory SUITE='$(STACKED)' test
 	+@SS_STACKED=proxy $(MAKE) --no-print-directory SUITE='$(PROXIED)' test

@@ -203,11 +203,19 @@ static void feed(int *fd, const char **input, size_t *n)
 		shut(fd);
 }
 
+/* What a sanitizer slows down may take as much longer as its tests may. */
+static int64_t patience(void)
+{
+	const char *stretch = getenv("CK_TIMEOUT_MULTIPLIER");
+	long times = stretch ? strtol(stretch, NULL, 10) : 1;
+	return WAIT_MS * (times > 1 ? times : 1);
+}
+
 /* A pipe that polls writable takes 4096 bytes without waiting (pipe(7)). */
 static void talk(struct program *program, const char *input, size_t n,
 		 struct ended *ended)
 {
-	int64_t until = clock_ms() + WAIT_MS;
+	int64_t until = clock_ms() + patience();
 	while (program->in >= 0 || program->out >= 0 || program->err >= 0) {
 		struct pollfd fds[3] = {
 			{ .fd = program->in, .events = POLLOUT },

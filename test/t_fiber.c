@@ -468,6 +468,8 @@ START_TEST(without_a_stack_the_end_is_told)
 {
 	enum { CLIENTS = 3 };
 	static const struct ss_handler handler = { .handle = is_told_its_end };
+	stack_without(&ss_trace_mixin);
+	stack_without(&ss_proxy_mixin);
 	struct ss_config config = config_for(&one_loop, &handler);
 	int fds[CLIENTS];
 	config.drain_ms = 20;
@@ -899,6 +901,8 @@ static int wait_early(struct ss_server *server, struct ss_request *req)
 /* It would keep the loop: so it fails. */
 START_TEST(who_has_no_fiber_yet_cannot_wait)
 {
+	stack_without(&ss_trace_mixin);
+	stack_without(&ss_proxy_mixin);
 	struct ss_config config = config_for(loops[_i], &echoing);
 	struct served served;
 	char text[20];

@@ -169,7 +169,7 @@ END_TEST
 START_TEST(names_with_too_many_addresses_are_refused)
 {
 	enum { MANY = 33 };
-	static char text[MANY][16];
+	static char text[MANY][24];
 	static const char *all[MANY + 1];
 	for (int i = 0; i < MANY; i++) {
 		snprintf(text[i], sizeof(*text), "127.0.1.%d", i + 1);

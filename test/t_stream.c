@@ -2352,6 +2352,7 @@ START_TEST(stream_calls_end_when_cancelled)
 	static int (*const handles[])(struct ss_request *) = {
 		is_cancelled, is_cancelled_unread, is_cancelled_within
 	};
+	stack_without(&ss_proxy_mixin);
 	struct ss_handler handler = { .handle = handles[_i] };
 	struct ss_config config = quiet(&handler);
 	struct ss_server *server = made(&config);
