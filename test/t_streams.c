@@ -307,7 +307,7 @@ static int has_many(struct ss_request *req)
 				 i < 10 ? 1 : 2);
 	}
 	for (int i = 0; i < MANY; i++) {
-		char text[8];
+		char text[16];
 		ss_stream_free(streams[i]);
 		snprintf(text, sizeof(text), "%d", i);
 		expect_text(others[i], text);
