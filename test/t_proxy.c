@@ -1082,6 +1082,33 @@ START_TEST(headers_that_cannot_be_kept_fail_their_request)
 }
 END_TEST
 
+/* How much of what came was the header's is kept where nothing else is. */
+START_TEST(headers_that_tell_nothing_need_memory)
+{
+	struct ss_config config = in_memory(&trusting);
+	config.log_level = SS_NONE;
+	real = sys_table;
+	int n = 0, failed = 0;
+	do {
+		struct ss_server *server = made(&config);
+		struct ss_memory_client *client = connect_to(server);
+		char got[64];
+		give(client, "PROXY UNKNOWN\r\nWHOAMI\n", 22);
+		sys_table.malloc = failing_malloc;
+		fault.left = ++n;
+		fault.what = NULL;
+		bool served = ss_memory_recv(client, got, sizeof(got)) > 0;
+		fault.left = 0;
+		sys_table = real;
+		ss_memory_close(client);
+		ck_assert(served || fault.what);
+		failed += !served;
+		dispose(server, SS_NONE);
+	} while (fault.what);
+	ck_assert_int_gt(failed, 1);
+}
+END_TEST
+
 Suite *t_proxy(void)
 {
 	Suite *suite = suite_create("proxy");
@@ -1129,5 +1156,6 @@ Suite *t_proxy(void)
 	tcase_add_test(tcase, servers_that_trust_nobody_are_refused);
 	tcase_add_loop_test(
 		tcase, headers_that_cannot_be_kept_fail_their_request, 0, 2);
+	tcase_add_test(tcase, headers_that_tell_nothing_need_memory);
 	return suite;
 }
