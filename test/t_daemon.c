@@ -1275,6 +1275,7 @@ START_TEST(daemon_stores_descriptors)
 	ck_assert_int_eq(ss_start_store(start, "", listener), -EINVAL);
 	ck_assert_int_eq(ss_start_store(start, "a\nb", listener), -EINVAL);
 	memset(url, 'x', sizeof(url) - 1);
+	url[sizeof(url) - 1] = '\0';
 	ck_assert_int_eq(ss_start_store(start, url, listener), -EINVAL);
 	ck_assert_int_eq(ss_start_notify(start, "STATUS=well\nX=1"), 0);
 	ck_assert_str_eq(told(fd, NULL), "STATUS=well\nX=1");
