@@ -1052,6 +1052,21 @@ static void *failing_malloc(size_t n)
 	return fails("malloc", ENOMEM) ? NULL : real.malloc(n);
 }
 
+/* Whether its client is served where the n-th allocation fails (0: none). */
+static bool served_without(struct ss_memory_client *client, int n)
+{
+	char got[64];
+	sys_table.malloc = failing_malloc;
+	fault.left = n;
+	fault.what = NULL;
+	bool served = ss_memory_recv(client, got, sizeof(got)) > 0;
+	fault.left = 0;
+	sys_table = real;
+	ss_memory_close(client);
+	ck_assert(served || fault.what);
+	return served;
+}
+
 /* It costs the one client. */
 START_TEST(headers_that_cannot_be_kept_fail_their_request)
 {
@@ -1062,19 +1077,10 @@ START_TEST(headers_that_cannot_be_kept_fail_their_request)
 	int n = -1, failed = 0;
 	do {
 		struct ss_memory_client *client = connect_to(server);
-		char got[64];
 		make(_i ? LINE4 : BLOCK_UNIX, &header);
 		give(client, header.bytes, header.n);
 		give(client, "WHOAMI\n", 7);
-		sys_table.malloc = failing_malloc;
-		fault.left = ++n;
-		fault.what = NULL;
-		bool served = ss_memory_recv(client, got, sizeof(got)) > 0;
-		fault.left = 0;
-		sys_table = real;
-		ss_memory_close(client);
-		ck_assert(served || fault.what);
-		failed += !served;
+		failed += !served_without(client, ++n);
 		/* The first has no fault: what is made once is there then. */
 	} while (fault.what || n < 1);
 	ck_assert_int_gt(failed, 0);
@@ -1092,17 +1098,8 @@ START_TEST(headers_that_tell_nothing_need_memory)
 	do {
 		struct ss_server *server = made(&config);
 		struct ss_memory_client *client = connect_to(server);
-		char got[64];
 		give(client, "PROXY UNKNOWN\r\nWHOAMI\n", 22);
-		sys_table.malloc = failing_malloc;
-		fault.left = ++n;
-		fault.what = NULL;
-		bool served = ss_memory_recv(client, got, sizeof(got)) > 0;
-		fault.left = 0;
-		sys_table = real;
-		ss_memory_close(client);
-		ck_assert(served || fault.what);
-		failed += !served;
+		failed += !served_without(client, ++n);
 		dispose(server, SS_NONE);
 	} while (fault.what);
 	ck_assert_int_gt(failed, 1);

@@ -156,8 +156,7 @@ static void set_read_timeout(struct ss_server *server,
 
 /* ---- descriptors that clients pass ----------------------------------------*/
 
-/* What the kernel's headers have since Linux 6.16, and asks others for in
- * vain. */
+/* Linux 6.16: older headers do not have it, older kernels refuse it. */
 #if defined(SS_LINUX) && !defined(SO_PASSRIGHTS) && !defined(__sparc__) &&     \
 	!defined(__hppa__)
 #define SO_PASSRIGHTS 83
@@ -172,26 +171,26 @@ static int get_int(int fd, int name, int *value)
 
 #ifdef SO_PASSRIGHTS
 /* Before it listens: what it accepts inherits that from it as it connects. */
-static bool take_no_descriptors(int fd)
+static bool refuse_descriptors(int fd)
 {
 	const int no = 0;
 	return sys_setsockopt(fd, SOL_SOCKET, SO_PASSRIGHTS, &no, sizeof(no)) ==
 	       0;
 }
 
-static bool takes_no_descriptors(int fd)
+static bool descriptors_refused(int fd)
 {
 	int value;
 	return get_int(fd, SO_PASSRIGHTS, &value) == 0 && !value;
 }
 #else
-static bool take_no_descriptors(int fd)
+static bool refuse_descriptors(int fd)
 {
 	(void)fd;
 	return false;
 }
 
-static bool takes_no_descriptors(int fd)
+static bool descriptors_refused(int fd)
 {
 	(void)fd;
 	return false;
@@ -285,7 +284,7 @@ int sock_open(struct ss_server *server, const struct ss_endpoint *endpoint,
 		return refuse(server, endpoint, fd, step);
 	unsigned flags = flags_of(server, endpoint, data_size);
 	if (is_unix(server) && sock_state(server)->options.no_descriptors &&
-	    take_no_descriptors(fd))
+	    refuse_descriptors(fd))
 		flags |= SS_LISTENER_WHOLE;
 	return add_listener(server, endpoint, fd, flags, data_size, listener);
 }
@@ -335,7 +334,7 @@ static int adopt(struct ss_server *server, const struct ss_endpoint *endpoint,
 		return refuse(server, endpoint, -errno, "close-on-exec");
 	}
 	unsigned flags = SS_LISTENER_ADOPTED;
-	if (is_unix(server) && takes_no_descriptors(fd))
+	if (is_unix(server) && descriptors_refused(fd))
 		flags |= SS_LISTENER_WHOLE;
 	struct ss_listener *listener;
 	return add_listener(server, endpoint, fd, flags, data_size, &listener);
