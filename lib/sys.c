@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <limits.h>
+#include <stdio.h>
 
 #ifdef SS_LINUX
 #include <sched.h>
@@ -272,6 +273,38 @@ bool sys_do_alone(void)
 #else
 	return false;
 #endif
+}
+
+/*
+ * glibc's list of open streams is part of its ABI, and so is what putc(3) was
+ * once a macro over.  It is seen from position-independent code alone: others
+ * would have a copy of its head, which does not change.
+ */
+#if GLIBC_HAS(2, 32) && defined(__PIC__) && !defined(__PIE__)
+extern FILE *_IO_list_all __attribute__((weak));
+
+static bool all_written(void)
+{
+	if (!&_IO_list_all || !sys_alone())
+		return false;
+	for (FILE *stream = _IO_list_all; stream; stream = stream->_chain)
+		if (stream->_IO_write_ptr > stream->_IO_write_base ||
+		    stream->_mode > 0) /* wide: it has buffers of its own */
+			return false;
+	return true;
+}
+#else
+static bool all_written(void)
+{
+	return false;
+}
+#endif
+
+/* fflush(3) would write to locks, on pages that a fork makes dear. */
+void sys_flush(void)
+{
+	if (!all_written())
+		fflush(NULL);
 }
 
 void sys_exit(int status)

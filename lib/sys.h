@@ -284,6 +284,9 @@ static inline void sys_free(void *memory)
  * already.  Async-signal-safe; errno stays. */
 void sys_ring(int fd);
 
+/* What stdio has not written yet, of every stream, is written: before a fork,
+ * as the child would have it too, and where a child ends. */
+void sys_flush(void);
 /* A child's end: no handlers of the parent's run. */
 _Noreturn void sys_exit(int status);
 

@@ -2,7 +2,6 @@
  * Forking: a process per request.
  */
 #include <errno.h>
-#include <stdio.h>
 
 #include <socketserver/layers.h>
 
@@ -49,7 +48,7 @@ static const struct ss_poller_ops attends = { .waited = frk_waited };
 static _Noreturn void serve_in_child(struct ss_request *req)
 {
 	int status = ss_request_finish(req);
-	fflush(NULL);
+	sys_flush();
 	sys_exit(status < 0 ? 1 : 0);
 }
 
@@ -61,7 +60,7 @@ static int frk_process_request(struct ss_server *server, struct ss_request *req)
 	int pipe[2];
 	reaper_prepare(reaper, pipe);
 	/* What is in stdio's buffers is ours to print, not every child's. */
-	fflush(NULL);
+	sys_flush();
 	pid_t pid = ss_fork(req);
 	if (pid < 0) {
 		reaper_cancel(pipe);

@@ -10,7 +10,6 @@
  */
 #include <errno.h>
 #include <stdatomic.h>
-#include <stdio.h>
 #include <string.h>
 
 #include <socketserver/layers.h>
@@ -149,7 +148,7 @@ static _Noreturn void work(struct ss_server *server)
 	else
 		ss_log(server, SS_LOG_ERROR, 0, "a worker cannot serve: %s",
 		       strerror(-r));
-	fflush(NULL);
+	sys_flush();
 	sys_exit(r < 0 ? 1 : 0);
 }
 
@@ -196,7 +195,7 @@ static int fork_one(struct ss_server *server, struct worker *worker)
 	atomic_store(&state->asks[worker->slot], false);
 	state->born++;
 	/* What is in stdio's buffers is ours to print, not every worker's. */
-	fflush(NULL);
+	sys_flush();
 	pid_t pid = ss_fork_worker(server, worker->slot);
 	if (pid < 0) {
 		reaper_cancel(pipe);
