@@ -66,6 +66,13 @@ static int base_process_request(struct ss_server *server,
 	return 0;
 }
 
+APART static void cancel_idle(struct ss_server *server, struct ss_request *req)
+{
+	pthread_mutex_lock(&server->lock);
+	self(server)->cancel_request(server, req, false);
+	pthread_mutex_unlock(&server->lock);
+}
+
 /*
  * Between messages.  A server that is being closed has looked for idle
  * requests already, so this one looks after itself.
@@ -76,30 +83,8 @@ static void become_idle(struct ss_server *server, struct ss_request *req)
 	if (stream_buffered(req) || channels_pending(req))
 		return;
 	atomic_store(&req->idle, true);
-	if (atomic_load(&server->slot->phase) < STOP_CLOSING)
-		return;
-	pthread_mutex_lock(&server->lock);
-	self(server)->cancel_request(server, req, false);
-	pthread_mutex_unlock(&server->lock);
-}
-
-static int handle(struct ss_server *server, struct ss_request *req)
-{
-	for (;;) {
-		PROBE(2, handle_begin, server, req->id);
-		int r = req->handler->handle(req);
-		PROBE(3, handle_end, server, req->id, r);
-		if (r > 0 && r != SS_AGAIN)
-			return ss_fail(req, -EINVAL,
-				       "handle returned %d, which is neither "
-				       "an error nor SS_AGAIN",
-				       r);
-		if (r != SS_AGAIN || req->dgram || req->eof_told)
-			return r == SS_AGAIN ? 0 : r;
-		become_idle(server, req);
-		if (req->steps && atomic_load(&req->idle))
-			return SS_AGAIN;
-	}
+	if (atomic_load(&server->slot->phase) >= STOP_CLOSING)
+		cancel_idle(server, req);
 }
 
 /*
@@ -114,14 +99,16 @@ static bool reply_later(const struct ss_server *server,
 	       ops->close_request == linger_close && write_may_join(req);
 }
 
-/* From handle to the end; SS_AGAIN: it goes on here when there is input. */
-int base_resume(struct ss_server *server, struct ss_request *req)
+APART static int finish(struct ss_server *server, struct ss_request *req,
+			const struct ss_handler *handler, int r)
 {
-	const struct ss_handler *handler = req->handler;
-	req->phase = SS_PHASE_HANDLE;
-	int r = handle(server, req);
 	if (r == SS_AGAIN)
-		return r;
+		r = 0;
+	if (r > 0)
+		r = ss_fail(req, -EINVAL,
+			    "handle returned %d, which is neither an error "
+			    "nor SS_AGAIN",
+			    r);
 	req->phase = SS_PHASE_FINISH;
 	int finished = handler->finish ? handler->finish(req) : 0;
 	file_close(req);
@@ -131,6 +118,23 @@ int base_resume(struct ss_server *server, struct ss_request *req)
 	if (r < 0)
 		req->phase = SS_PHASE_HANDLE;
 	return r < 0 ? r : finished;
+}
+
+/* From handle to the end; SS_AGAIN: it goes on here when there is input. */
+int base_resume(struct ss_server *server, struct ss_request *req)
+{
+	const struct ss_handler *handler = req->handler;
+	req->phase = SS_PHASE_HANDLE;
+	for (;;) {
+		PROBE(2, handle_begin, server, req->id);
+		int r = req->handler->handle(req);
+		PROBE(3, handle_end, server, req->id, r);
+		if (r != SS_AGAIN || req->dgram || req->eof_told)
+			return finish(server, req, handler, r);
+		become_idle(server, req);
+		if (req->steps && atomic_load(&req->idle))
+			return SS_AGAIN;
+	}
 }
 
 /* What layers have read up to here was none of the client's messages, nor its

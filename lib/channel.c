@@ -51,15 +51,6 @@ int ss_channel_shutdown(struct ss_channel *channel, int how,
 	return channel ? channel->ops->shutdown(channel, how, block) : 0;
 }
 
-size_t channels_pending(const struct ss_request *req)
-{
-	size_t pending = 0;
-	for (struct ss_channel *c = req->top; c; c = c->next)
-		if (c->ops->pending)
-			pending += c->ops->pending(c);
-	return pending;
-}
-
 void channels_close(struct ss_request *req)
 {
 	while (req->top) {
@@ -77,7 +68,8 @@ struct sock {
 	struct ss_source source;
 };
 
-static int block_on(struct sock *sock, short events, struct ss_block *block)
+APART static int block_on(struct sock *sock, short events,
+			  struct ss_block *block)
 {
 	*block = (struct ss_block){ .source = &sock->source,
 				    .events = events,
@@ -112,17 +104,11 @@ static void bound_read(struct sock *sock)
 		sock->source.flags &= ~(unsigned)SS_SOURCE_BLOCKS;
 }
 
-/*
- * recv(2), and whether it has taken all there was if it comes back short.  It
- * does not where descriptors are passed along (Unix): without room for them
- * the kernel closes them, and says MSG_CTRUNC.
- */
-static ssize_t take(const struct ss_source *source, void *buf, size_t n,
-		    int flags, bool *whole)
+/* Descriptors may be passed along (Unix): without room for them the kernel
+ * closes them, comes back short, and says MSG_CTRUNC. */
+APART static ssize_t take_message(const struct ss_source *source, void *buf,
+				  size_t n, int flags, bool *whole)
 {
-	*whole = true;
-	if (source->flags & SS_SOURCE_WHOLE)
-		return sys_recv(source->fd, buf, n, flags);
 	struct iovec iov = { buf, n };
 	struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1 };
 	ssize_t r = sys_recvmsg(source->fd, &msg, flags);
@@ -130,31 +116,62 @@ static ssize_t take(const struct ss_source *source, void *buf, size_t n,
 	return r;
 }
 
+/* Whether it has taken all there was if it comes back short. */
+static inline ssize_t take(const struct ss_source *source, void *buf, size_t n,
+			   int flags, bool *whole)
+{
+	*whole = true;
+	if (source->flags & SS_SOURCE_WHOLE)
+		return sys_recv(source->fd, buf, n, flags);
+	return take_message(source, buf, n, flags, whole);
+}
+
+/* After a call that failed. */
+APART static ssize_t failed(struct sock *sock, short events,
+			    struct ss_block *block)
+{
+	return errno == EAGAIN || errno == EWOULDBLOCK
+		       ? block_on(sock, events, block)
+		       : -errno;
+}
+
+/* What there is. */
+static inline ssize_t read_now(struct sock *sock, void *buf, size_t n,
+			       struct ss_block *block)
+{
+	bool whole;
+	ssize_t r = take(&sock->source, buf, n, MSG_DONTWAIT, &whole);
+	if (r < 0)
+		return failed(sock, POLLIN, block);
+	if (r > 0 && (size_t)r < n && whole)
+		sock->source.flags |= SS_SOURCE_DRY;
+	return r;
+}
+
+/* The same, waited for in the kernel. */
+APART static ssize_t read_there(struct sock *sock, void *buf, size_t n,
+				struct ss_block *block)
+{
+	struct ss_request *req = sock->channel.req;
+	bound_read(sock);
+	if (!(sock->source.flags & SS_SOURCE_BLOCKS))
+		return read_now(sock, buf, n, block);
+	progress_blocks(req, POLLIN);
+	bool whole;
+	ssize_t r = take(&sock->source, buf, n, 0, &whole);
+	progress_waits(req, SS_WAITS_NOTHING);
+	return r < 0 ? failed(sock, POLLIN, block) : r;
+}
+
 static ssize_t sock_read(struct ss_channel *channel, void *buf, size_t n,
 			 struct ss_block *block)
 {
 	struct sock *sock = (struct sock *)channel;
-	struct ss_source *source = &sock->source;
-	if (source->flags & SS_SOURCE_DRY)
+	if (sock->source.flags & SS_SOURCE_DRY)
 		return block_on(sock, POLLIN, block);
-	int flags = MSG_DONTWAIT;
-	if (source->flags & SS_SOURCE_BLOCKS) {
-		bound_read(sock);
-		flags = source->flags & SS_SOURCE_BLOCKS ? 0 : MSG_DONTWAIT;
-	}
-	bool whole;
-	if (!flags)
-		progress_blocks(channel->req, POLLIN);
-	ssize_t r = take(source, buf, n, flags, &whole);
-	if (!flags)
-		progress_waits(channel->req, SS_WAITS_NOTHING);
-	if (r == -1)
-		return errno == EAGAIN || errno == EWOULDBLOCK
-			       ? block_on(sock, POLLIN, block)
-			       : -errno;
-	if (r > 0 && (size_t)r < n && flags && whole)
-		source->flags |= SS_SOURCE_DRY;
-	return r;
+	if (sock->source.flags & SS_SOURCE_BLOCKS)
+		return read_there(sock, buf, n, block);
+	return read_now(sock, buf, n, block);
 }
 
 static ssize_t sock_writev(struct ss_channel *channel, const struct iovec *iov,
@@ -173,11 +190,7 @@ static ssize_t sock_writev(struct ss_channel *channel, const struct iovec *iov,
 		r = sys_sendmsg(sock->source.fd, &msg,
 				MSG_DONTWAIT | MSG_NOSIGNAL);
 	}
-	if (r == -1)
-		return errno == EAGAIN || errno == EWOULDBLOCK
-			       ? block_on(sock, POLLOUT, block)
-			       : -errno;
-	return r;
+	return r < 0 ? failed(sock, POLLOUT, block) : r;
 }
 
 static struct ss_source *sock_raw(struct ss_channel *channel)

@@ -605,22 +605,18 @@ int timeout_struck(struct ss_request *req);
 int timeout_interrupted(struct ss_request *req);
 bool timeout_total(struct ss_request *req, int64_t *deadline);
 int timeout_overdue(struct ss_request *req);
-bool between_messages(const struct ss_request *req);
 
 /* channel.c */
 size_t channel_socket_size(void);
 void channel_push_socket(struct ss_request *req, int fd, unsigned flags);
 void channels_close(struct ss_request *req);
-size_t channels_pending(const struct ss_request *req);
 
 /* stream.c */
 void stream_free(struct ss_request *req);
 /* The same of one that may be a spare: a datagram's may be used again. */
 void stream_end(struct ss_request *req);
 void buffers_free(struct ss_server *server);
-size_t stream_buffered(const struct ss_request *req);
 int stream_wait(struct ss_request *req, const struct ss_block *block);
-void stream_pause(struct ss_request *req);
 ssize_t stream_fill(struct ss_request *req, size_t room);
 const unsigned char *stream_data(const struct ss_request *req);
 void stream_consume(struct ss_request *req, size_t n);
@@ -630,8 +626,10 @@ size_t stream_room(const struct ss_request *req);
 struct buffer *buffer_grow(struct buffer **buffer, size_t room);
 struct buffer *stream_buffer(struct ss_request *req, struct buffer **buffer,
 			     size_t room);
-/* It waits: what buffers are empty are given back where many wait so. */
-void stream_rest(struct ss_request *req);
+void stream_lend(struct ss_request *req);
+/* Calls in a row that need not wait, before a pause (op `wait`). */
+enum { STREAK = 64 };
+void stream_yield(struct ss_request *req);
 
 /* write.c */
 int write_finish(struct ss_request *req);
@@ -714,6 +712,49 @@ static inline bool heard(const struct ss_request *req)
 {
 	uint64_t in = bytes_in(req);
 	return in && (!req->rare || in > req->rare->handshake_in);
+}
+
+/* What has been read, and not taken yet: here, and below. */
+static inline size_t stream_buffered(const struct ss_request *req)
+{
+	return req->in ? req->in->tail - req->in->head : 0;
+}
+
+static inline size_t channels_pending(const struct ss_request *req)
+{
+	size_t pending = 0;
+	for (struct ss_channel *c = req->top; c; c = c->next)
+		if (c->ops->pending)
+			pending += c->ops->pending(c);
+	return pending;
+}
+
+/* A message that is in the buffer in part has begun. */
+static inline bool between_messages(const struct ss_request *req)
+{
+	return !req->midway && !stream_buffered(req);
+}
+
+/* It waits: what buffers are empty are given back where many wait so. */
+static inline void stream_rest(struct ss_request *req)
+{
+	if (req->in || req->out)
+		stream_lend(req);
+}
+
+/* One whose peer is always faster lets others have their turn. */
+static inline void stream_pause(struct ss_request *req)
+{
+	if (++req->streak >= STREAK)
+		stream_yield(req);
+}
+
+/* It waits for its client. */
+static inline void progress_listens(struct ss_request *req)
+{
+	progress_waits(req, heard(req) && between_messages(req)
+				    ? SS_WAITS_MESSAGE
+				    : SS_WAITS_INPUT);
 }
 
 static inline void count(atomic_ullong *counter)

@@ -199,8 +199,8 @@ static const char *server_name(const struct ss_server *server, char *buf,
 }
 
 /* Apart for its address: as write_json. */
-__attribute__((noinline)) static void
-line_json(struct text *to, const struct sink *sink, const struct told *told)
+APART static void line_json(struct text *to, const struct sink *sink,
+			    const struct told *told)
 {
 	enum { IDENT = 96, SERVER = 288 };
 	int64_t ms = sys_wall_ms();

@@ -52,15 +52,14 @@ void progress_end(struct ss_request *req)
 void progress_blocks(struct ss_request *req, short events)
 {
 	struct ss_request *owner = owner_of(req);
-	enum ss_waits waits = SS_WAITS_TIME;
 	if (owner != req)
-		waits = SS_WAITS_OTHERS;
+		progress_waits(owner, SS_WAITS_OTHERS);
 	else if (events & POLLOUT)
-		waits = SS_WAITS_OUTPUT;
+		progress_waits(req, SS_WAITS_OUTPUT);
 	else if (events & POLLIN)
-		waits = heard(req) && between_messages(req) ? SS_WAITS_MESSAGE
-							    : SS_WAITS_INPUT;
-	progress_waits(owner, waits);
+		progress_listens(req);
+	else
+		progress_waits(req, SS_WAITS_TIME);
 }
 
 /* ---- looked at ------------------------------------------------------------*/

@@ -212,7 +212,7 @@ static int step_aside(struct ss_request *req)
 {
 	stream_rest(req);
 	timeout_deadline(req, POLLIN);
-	progress_blocks(req, POLLIN);
+	progress_listens(req);
 	req->resumed = true;
 	return SS_AGAIN;
 }

@@ -205,17 +205,15 @@ static bool write_in(char *bytes, const struct sink *sink, struct tally *tally,
 }
 
 /* Apart: a fiber's stack, once touched, is kept while it waits. */
-__attribute__((noinline)) static bool write_json(const struct sink *sink,
-						 struct tally *tally,
-						 const struct told *told)
+APART static bool write_json(const struct sink *sink, struct tally *tally,
+			     const struct told *told)
 {
 	char bytes[1 + NOTE_JSON + LINE_JSON];
 	return write_in(bytes, sink, tally, told);
 }
 
-__attribute__((noinline)) static bool write_plain(const struct sink *sink,
-						  struct tally *tally,
-						  const struct told *told)
+APART static bool write_plain(const struct sink *sink, struct tally *tally,
+			      const struct told *told)
 {
 	char bytes[1 + NOTE_PLAIN + LINE_PLAIN];
 	return write_in(bytes, sink, tally, told);

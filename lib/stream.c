@@ -11,7 +11,6 @@ enum {
 	RBUF = 8192,
 	DIRECT = 1024,
 	LENT_MAX = 64,
-	STREAK = 64, /* calls in a row that need not wait, before a pause */
 };
 
 /* ---- buffers --------------------------------------------------------------*/
@@ -72,7 +71,7 @@ static void give_back(struct ss_server *server, struct buffer **buffer)
 		sys_free(b);
 }
 
-void stream_rest(struct ss_request *req)
+void stream_lend(struct ss_request *req)
 {
 	if (!(req->server->flags & SS_LAYER_PARKS))
 		return;
@@ -126,11 +125,6 @@ void stream_end(struct ss_request *req)
 	}
 	keep_buffer(&req->in);
 	keep_buffer(&req->out);
-}
-
-size_t stream_buffered(const struct ss_request *req)
-{
-	return req->in ? req->in->tail - req->in->head : 0;
 }
 
 const unsigned char *stream_data(const struct ss_request *req)
@@ -194,14 +188,32 @@ static void note_input(struct ss_request *req, size_t n)
 		atomic_store_explicit(&req->idle, false, memory_order_release);
 }
 
-/* One whose peer is always faster lets others have their turn (op `wait`). */
-void stream_pause(struct ss_request *req)
+void stream_yield(struct ss_request *req)
 {
 	struct ss_server *server = req->server;
-	if (!(server->flags & SS_LAYER_PARKS) || ++req->streak < STREAK)
-		return;
 	req->streak = 0;
-	self(server)->wait(server, owner_of(req), NULL, 0, 0);
+	if (server->flags & SS_LAYER_PARKS)
+		self(server)->wait(server, owner_of(req), NULL, 0, 0);
+}
+
+/* After a read that brought nothing: 1: to be tried again; else as read_some.
+ */
+APART static int await_input(struct ss_request *req, int r,
+			     const struct ss_block *block)
+{
+	if (r == -EAGAIN) {
+		stream_rest(req);
+		r = stream_wait(req, block);
+		if (r == 0)
+			return 1;
+	}
+	if (r == -ESHUTDOWN || (r == 0 && !stream_forced(req))) {
+		req->eof = true;
+		return 0;
+	}
+	if (r == -EINTR)
+		r = timeout_interrupted(req);
+	return r < 0 ? r : 1;
 }
 
 /*
@@ -231,19 +243,8 @@ static ssize_t read_some(struct ss_request *req, void *given, size_t n)
 			note_input(req, (size_t)r);
 			return r;
 		}
-		if (r == -EAGAIN) {
-			stream_rest(req);
-			r = stream_wait(req, &block);
-			if (r == 0)
-				continue;
-		}
-		if (r == -ESHUTDOWN || (r == 0 && !stream_forced(req))) {
-			req->eof = true;
-			return 0;
-		}
-		if (r == -EINTR)
-			r = timeout_interrupted(req);
-		if (r < 0)
+		r = await_input(req, (int)r, &block);
+		if (r <= 0)
 			return r;
 	}
 }
@@ -286,12 +287,11 @@ ssize_t ss_read(struct ss_request *req, void *buf, size_t n)
 			return -ECANCELED;
 		return (ssize_t)take(req, buf, n);
 	}
-	size_t room = stream_room(req);
 	ssize_t r;
-	if (n >= DIRECT || n >= room) {
+	if (n >= DIRECT || n >= stream_room(req)) {
 		r = read_some(req, buf, n);
 	} else {
-		r = stream_fill(req, room);
+		r = stream_fill(req, stream_room(req));
 		if (r > 0)
 			r = (ssize_t)take(req, buf, n);
 	}

@@ -86,12 +86,6 @@ static void offer(struct ss_request *req, int64_t from, int ms,
 	req->timeout_kind = (unsigned char)kind;
 }
 
-/* A message that is in the buffer in part has begun. */
-bool between_messages(const struct ss_request *req)
-{
-	return !req->midway && !stream_buffered(req);
-}
-
 /* A read that was waited for in advance goes on with that wait's deadline. */
 int64_t timeout_compute(struct ss_request *req, short events)
 {

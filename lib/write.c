@@ -30,29 +30,35 @@ static void note_output(struct ss_request *req, size_t n)
 /* ---- the loop -------------------------------------------------------------*/
 
 /* A total that is over ends what need not wait, too. */
-static int begin_moving(struct ss_request *req)
+static inline int begin_moving(struct ss_request *req)
 {
 	stream_pause(req);
 	return timeout_deadline(req, POLLOUT) == SS_NONE ? 0
 							 : timeout_overdue(req);
 }
 
+/* After a write that took nothing: as push_some. */
+APART static int await_room(struct ss_request *req, int r,
+			    const struct ss_block *block)
+{
+	if (r == -EAGAIN)
+		return stream_wait(req, block);
+	if (r == -EINTR)
+		return timeout_interrupted(req);
+	return r < 0 && stream_forced(req) ? -ECANCELED : r;
+}
+
 /* One step of it, until the deadline: bytes that went, 0 after a wait; < 0. */
-static ssize_t push_some(struct ss_request *req, const struct iovec *iov,
-			 int count)
+static inline ssize_t push_some(struct ss_request *req, const struct iovec *iov,
+				int count)
 {
 	if (stream_forced(req))
 		return -ECANCELED;
 	struct ss_block block;
 	ssize_t r = ss_channel_writev(req->top, iov, count, &block);
-	if (r == -EAGAIN)
-		return stream_wait(req, &block);
-	if (r == -EINTR)
-		return timeout_interrupted(req);
-	if (r > 0)
-		note_output(req, (size_t)r);
-	if (r < 0 && stream_forced(req))
-		return -ECANCELED;
+	if (r <= 0)
+		return await_room(req, (int)r, &block);
+	note_output(req, (size_t)r);
 	return r;
 }
 
@@ -71,8 +77,10 @@ static int advance(struct iovec *iov, int count, size_t n)
 }
 
 /* The same of one buffer: most calls. */
-static int push_one(struct ss_request *req, struct iovec iov, size_t *sent)
+static inline int push_one(struct ss_request *req, const void *buf, size_t n,
+			   size_t *sent)
 {
+	struct iovec iov = { (void *)buf, n };
 	bool moved = true;
 	while (iov.iov_len > 0) {
 		if (moved && begin_moving(req) < 0)
@@ -95,7 +103,7 @@ static int push_all(struct ss_request *req, const struct iovec *given,
 	struct iovec iov[CHUNK];
 	bool moved = true;
 	if (count == 1)
-		return push_one(req, *given, sent);
+		return push_one(req, given->iov_base, given->iov_len, sent);
 	while (count > 0) {
 		int n = count < CHUNK ? count : CHUNK;
 		memcpy(iov, given, (size_t)n * sizeof(*iov));
@@ -300,18 +308,21 @@ ssize_t ss_writev(struct ss_request *req, const struct iovec *iov, int count)
 	return write_stream(req, iov, count, (size_t)total);
 }
 
-ssize_t ss_write(struct ss_request *req, const void *buf, size_t n)
+APART static ssize_t write_else(struct ss_request *req, const void *buf,
+				size_t n)
 {
 	struct iovec iov = { (void *)buf, n };
-	bool dgram = req->dgram;
-	if (n > SSIZE_MAX || (!dgram && (!n || write_room(req))))
-		return ss_writev(req, &iov, 1);
-	req->sent = 0;
-	if (dgram)
-		return write_packet(req, &iov, 1, n);
+	return ss_writev(req, &iov, 1);
+}
+
+ssize_t ss_write(struct ss_request *req, const void *buf, size_t n)
+{
+	if (req->dgram || !n || n > SSIZE_MAX || write_room(req))
+		return write_else(req, buf, n);
 	/* Nothing to collect. */
+	req->sent = 0;
 	req->midway = false;
-	int r = push_one(req, iov, &req->sent);
+	int r = push_one(req, buf, n, &req->sent);
 	return r < 0 ? r : (ssize_t)n;
 }
 

@@ -183,22 +183,28 @@ bool fiber_source_readable(struct ss_server *server, struct ss_request *req,
 		       ->wait(server, req, source, POLLIN, 0) == 0;
 }
 
-/* Whether there is input that no edge will tell of any more: the last read may
- * not have taken all. */
-static bool has_input(struct ss_server *server, struct ss_request *req,
-		      struct ss_source *source, bool fresh)
+APART static bool look_for_input(struct ss_server *server,
+				 struct ss_request *req,
+				 struct ss_source *source)
 {
 	if (source->fd < 0)
 		return fiber_source_readable(server, req, source);
-	if (fresh)
-		return false;
 	if (source->ready & POLLIN)
 		return true;
-	if ((source->flags & SS_SOURCE_DRY) &&
-	    !(source->flags & SS_SOURCE_URGENT))
-		return false;
 	struct pollfd fd = { .fd = source->fd, .events = POLLIN };
 	return sys_poll(&fd, 1, 0) != 0;
+}
+
+/* Whether there is input that no edge will tell of any more: the last read may
+ * not have taken all. */
+static inline bool has_input(struct ss_server *server, struct ss_request *req,
+			     struct ss_source *source, bool fresh)
+{
+	const unsigned dry = SS_SOURCE_DRY, all = dry | SS_SOURCE_URGENT;
+	bool told = (source->flags & all) == dry && !(source->ready & POLLIN);
+	if (source->fd >= 0 && (fresh || told))
+		return false;
+	return look_for_input(server, req, source);
 }
 
 /* Until its source is readable, its deadline, or its end. */
@@ -207,16 +213,15 @@ static void set_aside(struct fiber_loop *loop, struct ss_request *req,
 {
 	struct ss_source *source = ss_request_source(req);
 	struct task *task = fiber_task(loop, req);
-	int64_t deadline = ss_request_deadline(req);
 	task->state = TASK_ASIDE;
 	task->fiber = NULL;
 	bool wait = source && !ss_request_ending(req) &&
 		    !has_input(loop->server, req, source, fresh);
 	if (wait && source->fd >= 0)
 		wait = ss_poller_want(loop->poller, source, POLLIN) == 0;
-	if (wait && deadline != SS_NONE)
-		wait = timers_arm(&loop->timers, &task->timer, deadline, req) ==
-		       0;
+	if (wait && ss_request_deadline(req) != SS_NONE)
+		wait = timers_arm(&loop->timers, &task->timer,
+				  ss_request_deadline(req), req) == 0;
 	if (!wait) {
 		queue_start(loop, req);
 		return;
@@ -225,9 +230,9 @@ static void set_aside(struct fiber_loop *loop, struct ss_request *req,
 	waiter_set_request(source, req);
 }
 
-static void start_again(struct fiber_loop *loop, struct ss_request *req)
+static void start_again(struct fiber_loop *loop, struct ss_request *req,
+			struct ss_source *source)
 {
-	struct ss_source *source = ss_request_source(req);
 	source->waiter = NULL;
 	/* To be read before it is waited for. */
 	source->flags &= ~(unsigned)SS_SOURCE_DRY;
@@ -373,7 +378,7 @@ static void ring(struct fiber_loop *loop, struct ss_request *req)
 	struct task *task = fiber_task(loop, req);
 	struct ss_source *source = ss_request_source(req);
 	if (task->state == TASK_ASIDE) {
-		start_again(loop, req);
+		start_again(loop, req, source);
 		return;
 	}
 	if (task->state == TASK_FIBER && task->fiber)
@@ -607,7 +612,7 @@ static void source_ready(void *arg, struct ss_source *source, short revents)
 		source->flags |= SS_SOURCE_URGENT;
 	struct ss_request *req = waiter_request(source);
 	if (req)
-		start_again(loop, req);
+		start_again(loop, req, source);
 	else
 		source->ready |= waiters_tell(source, revents);
 }

@@ -1,27 +1,6 @@
-/* A source's `waiter`: a list of notes, or with its lowest bit set a request.
- */
 #include "waiter.h"
 
 #include "../sys.h"
-
-enum { REQUEST = 1 };
-
-static bool is_request(const struct ss_source *source)
-{
-	return (uintptr_t)source->waiter & REQUEST;
-}
-
-void waiter_set_request(struct ss_source *source, struct ss_request *req)
-{
-	source->waiter = (char *)req + REQUEST;
-}
-
-struct ss_request *waiter_request(const struct ss_source *source)
-{
-	char *tagged = source->waiter;
-	return is_request(source) ? (struct ss_request *)(tagged - REQUEST)
-				  : NULL;
-}
 
 void waiter_add(struct waiter *waiter, struct fiber *fiber,
 		struct ss_source *source, short events)

@@ -7,6 +7,9 @@
 
 #include "loop.h"
 
+/* A source's `waiter`: a list of notes, or with this bit set a request. */
+enum { WAITER_REQUEST = 1 };
+
 struct waiter {
 	struct fiber *fiber;
 	struct ss_source *source;
@@ -22,7 +25,17 @@ void waiter_remove(struct waiter *waiter);
 /* Wakes those who wait for these events; those that nobody waited for. */
 short waiters_tell(struct ss_source *source, short revents);
 
-void waiter_set_request(struct ss_source *source, struct ss_request *req);
-struct ss_request *waiter_request(const struct ss_source *source);
+static inline void waiter_set_request(struct ss_source *source,
+				      struct ss_request *req)
+{
+	source->waiter = (char *)req + WAITER_REQUEST;
+}
+
+static inline struct ss_request *waiter_request(const struct ss_source *source)
+{
+	char *tagged = source->waiter;
+	bool request = (uintptr_t)tagged & WAITER_REQUEST;
+	return request ? (struct ss_request *)(tagged - WAITER_REQUEST) : NULL;
+}
 
 #endif
