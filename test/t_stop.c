@@ -358,6 +358,17 @@ static const struct model *served_models(int i)
 }
 enum { SERVED = 5, SERVED_APART = 2 }; /* from that one on: by threads */
 
+/* Fiber by threads on a machine of one processor, too. */
+static struct ss_config config_served(int i)
+{
+	static const struct ss_fiber_options two_loops = { .loops = 2 };
+	struct ss_config config =
+		config_for(served_models(i), &transports[TCP]);
+	if (i >= SERVED_APART)
+		use_options(&config, &ss_fiber_mixin, &two_loops);
+	return config;
+}
+
 static int64_t clock_us(void)
 {
 	struct timespec now;
@@ -391,8 +402,7 @@ START_TEST(shutdown_of_an_idle_server_is_at_once)
 	int64_t took[TIMES];
 	board_new();
 	for (int i = 0; i < TIMES; i++) {
-		struct ss_config config =
-			config_for(served_models(_i), &transports[TCP]);
+		struct ss_config config = config_served(_i);
 		took[i] = time_of_shutdown(&config);
 	}
 	qsort(took, TIMES, sizeof(*took), by_value);
@@ -411,8 +421,7 @@ static void *shut_down(void *server)
 START_TEST(shutdown_from_another_thread)
 {
 	board_new();
-	struct ss_config config =
-		config_for(served_models(_i), &transports[TCP]);
+	struct ss_config config = config_served(_i);
 	struct served served;
 	served_start(&served, &config);
 	pthread_t other;
@@ -479,8 +488,7 @@ END_TEST
 START_TEST(shutdown_from_a_handler)
 {
 	board_new();
-	struct ss_config config =
-		config_for(served_models(_i), &transports[TCP]);
+	struct ss_config config = config_served(_i);
 	struct served served;
 	served_start(&served, &config);
 	int fd = dial(served.url);
@@ -496,8 +504,7 @@ END_TEST
 START_TEST(shutdown_before_serving_counts)
 {
 	board_new();
-	struct ss_config config =
-		config_for(served_models(_i), &transports[TCP]);
+	struct ss_config config = config_served(_i);
 	struct ss_server *server = made(&config);
 	ss_shutdown(server);
 	ss_shutdown(server);
@@ -522,8 +529,7 @@ static void *serve_again(void *arg)
 START_TEST(shutdown_leaves_a_server_that_can_serve_again)
 {
 	board_new();
-	struct ss_config config =
-		config_for(served_models(_i), &transports[TCP]);
+	struct ss_config config = config_served(_i);
 	struct served served;
 	served_start(&served, &config);
 	for (int i = 0; i < 3; i++) {
@@ -616,8 +622,7 @@ END_TEST
 START_TEST(handlers_get_edeadlk_between_loops)
 {
 	board_new();
-	struct ss_config config =
-		config_for(served_models(_i), &transports[TCP]);
+	struct ss_config config = config_served(_i);
 	struct served served;
 	served_start(&served, &config);
 	int fd = dial(served.url);
@@ -648,8 +653,7 @@ static const struct ss_layer deadlocked = {
 START_TEST(serving_thread_gets_edeadlk)
 {
 	board_new();
-	struct ss_config config =
-		config_for(served_models(_i), &transports[TCP]);
+	struct ss_config config = config_served(_i);
 	use_first(&config, &deadlocked, NULL);
 	struct ss_server *server = made(&config);
 	ss_turn_now(server);
@@ -903,8 +907,7 @@ END_TEST
 START_TEST(close_while_another_thread_serves)
 {
 	board_new();
-	struct ss_config config =
-		config_for(served_models(_i), &transports[TCP]);
+	struct ss_config config = config_served(_i);
 	struct served served;
 	served_start(&served, &config);
 	int fd = dial(served.url);
@@ -1233,8 +1236,7 @@ static void free_at_last(struct ss_server *server)
 START_TEST(abandoned_threads_are_counted)
 {
 	board_new();
-	struct ss_config config =
-		config_for(served_models(_i), &transports[TCP]);
+	struct ss_config config = config_served(_i);
 	config.drain_ms = 20;
 	config.log_level = SS_NONE;
 	int descriptors = open_descriptors(), running = threads();
@@ -1501,8 +1503,7 @@ START_TEST(closing_keeps_time_and_does_not_spin)
 {
 	enum { WINDOW_MS = 200, TICK_MS = 10 };
 	board_new();
-	struct ss_config config =
-		config_for(served_models(_i), &transports[TCP]);
+	struct ss_config config = config_served(_i);
 	use_first(&config, &ticker, NULL);
 	struct served served;
 	served_start(&served, &config);
@@ -2422,8 +2423,7 @@ START_TEST(each_shows_the_living)
 	static const uint64_t came[] = { 5, 10, 0 };
 	int64_t started = clock_ms();
 	board_new();
-	struct ss_config config =
-		config_for(served_models(_i), &transports[TCP]);
+	struct ss_config config = config_served(_i);
 	config.max_active = 2;
 	config.full = SS_FULL_QUEUE;
 	struct served served;
