@@ -39,10 +39,10 @@ bool ss_holding(const struct ss_server *server, unsigned reason)
 bool gate_open(const struct ss_server *server)
 {
 	unsigned holds = all_holds(server);
-	int order = worker_order(server);
+	int order = server->worker ? worker_order(server) : SS_ORDER_SERVE;
 	if (order == SS_ORDER_PAUSE || order == SS_ORDER_RETIRE)
 		return false;
-	if (atomic_load(&server->slot->phase) != STOP_OPEN)
+	if (holds && atomic_load(&server->slot->phase) != STOP_OPEN)
 		holds &= SS_HOLD_ERRORS | SS_HOLD_FULL | SS_HOLD_STOPPING |
 			 SS_HOLD_WORKERS;
 	return !holds;
@@ -178,9 +178,12 @@ static struct ss_request *pop(struct ss_server *server)
 	return req;
 }
 
-/* The oldest that waits, counted as active, if there is room for it. */
+/* The oldest that waits, counted as active, if there is room for it.  Who
+ * waits is for the serving thread alone to change. */
 struct ss_request *gate_next(struct ss_server *server)
 {
+	if (!server->waiting)
+		return NULL;
 	pthread_mutex_lock(&server->lock);
 	struct ss_request *req = full(server) ? NULL : pop(server);
 	if (req)
@@ -209,6 +212,8 @@ bool gate_wanted(struct ss_server *server, unsigned held)
 
 bool gate_ready(struct ss_server *server)
 {
+	if (!server->waiting)
+		return false;
 	pthread_mutex_lock(&server->lock);
 	bool ready = server->waiting && !full(server);
 	pthread_mutex_unlock(&server->lock);

@@ -76,23 +76,37 @@ static int advance(struct iovec *iov, int count, size_t n)
 	return count - first;
 }
 
-/* The same of one buffer: most calls. */
+/* The same of one buffer, of which `r` bytes have gone; < 0: what came of it.
+ */
+APART static int push_rest(struct ss_request *req, const char *buf, size_t n,
+			   ssize_t r, size_t *sent)
+{
+	for (;;) {
+		if (r < 0)
+			return (int)r;
+		*sent += (size_t)r;
+		buf += r;
+		n -= (size_t)r;
+		if (!n)
+			return 0;
+		if (r > 0 && begin_moving(req) < 0)
+			return -ETIMEDOUT;
+		struct iovec iov = { (void *)buf, n };
+		r = push_some(req, &iov, 1);
+	}
+}
+
+/* Most calls: it goes at once. */
 static inline int push_one(struct ss_request *req, const void *buf, size_t n,
 			   size_t *sent)
 {
 	struct iovec iov = { (void *)buf, n };
-	bool moved = true;
-	while (iov.iov_len > 0) {
-		if (moved && begin_moving(req) < 0)
-			return -ETIMEDOUT;
-		ssize_t r = push_some(req, &iov, 1);
-		if (r < 0)
-			return (int)r;
-		moved = r > 0;
-		*sent += (size_t)r;
-		iov.iov_base = (char *)iov.iov_base + r;
-		iov.iov_len -= (size_t)r;
-	}
+	ssize_t r = -ETIMEDOUT;
+	if (begin_moving(req) >= 0)
+		r = push_some(req, &iov, 1);
+	if (r != (ssize_t)n)
+		return push_rest(req, buf, n, r, sent);
+	*sent += n;
 	return 0;
 }
 
