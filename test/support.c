@@ -693,10 +693,10 @@ size_t heap_in_use(void)
 #endif
 }
 
-int children(void)
+static int listed_children(const char *path)
 {
-	char text[256] = "";
-	FILE *file = fopen("/proc/thread-self/children", "r");
+	char text[4096] = "";
+	FILE *file = fopen(path, "r");
 	if (!file)
 		return 0;
 	if (!fgets(text, sizeof(text), file))
@@ -706,6 +706,19 @@ int children(void)
 	for (const char *c = text; *c; c++)
 		n += *c == ' ';
 	return n;
+}
+
+int children(void)
+{
+	return listed_children("/proc/thread-self/children");
+}
+
+int children_of(pid_t pid)
+{
+	char path[64];
+	snprintf(path, sizeof(path), "/proc/%d/task/%d/children", (int)pid,
+		 (int)pid);
+	return listed_children(path);
 }
 
 int64_t clock_ms(void)
@@ -761,4 +774,12 @@ bool have(const char *program)
 	snprintf(command, sizeof(command), "command -v %s >/dev/null 2>&1",
 		 program);
 	return system(command) == 0;
+}
+
+bool missing(const char *program)
+{
+	if (have(program))
+		return false;
+	printf("skipped: %s is not here\n", program);
+	return true;
 }

@@ -190,7 +190,8 @@ int open_descriptors(void);
 int threads(void);
 bool threads_back(int running); /* to as many as were running, in a second */
 int children(void);
-size_t heap_in_use(void); /* 0: the C library does not tell */
+int children_of(pid_t pid); /* zombies among them */
+size_t heap_in_use(void);   /* 0: the C library does not tell */
 int64_t clock_ms(void);
 void pause_ms(int ms);
 /* Waits until the condition holds; it is not asked again once it did. */
@@ -218,5 +219,7 @@ bool log_of_a_busy_machine(const char *text);
 
 /* A program that is on this machine. */
 bool have(const char *program);
+/* Or it is not, and says so: then a test has nothing to do. */
+bool missing(const char *program);
 
 #endif

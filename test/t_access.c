@@ -6,6 +6,7 @@
 
 #include "faults.h"
 #include "handlers.h"
+#include "testing/dice.h"
 
 Suite *t_access(void);
 
@@ -254,15 +255,11 @@ static struct {
 	bool deny;
 } networks[NETWORKS];
 
-static uint32_t random_bits;
+static struct dice dice;
 
-/* Marsaglia's xorshift: the same at each run. */
 static uint32_t draw(void)
 {
-	random_bits ^= random_bits << 13;
-	random_bits ^= random_bits >> 17;
-	random_bits ^= random_bits << 5;
-	return random_bits;
+	return (uint32_t)dice_throw(&dice);
 }
 
 static uint32_t masked(uint32_t address, int bits)
@@ -311,7 +308,7 @@ START_TEST(large_lists_say_what_a_plain_search_says)
 {
 	static char allow[NETWORKS * 20], deny[NETWORKS * 20], peer[40];
 	int in = 0;
-	random_bits = 88172645 + (uint32_t)_i;
+	dice = dice_of(88172645, (uint64_t)_i);
 	for (int i = 0; i < NETWORKS; i++) {
 		networks[i].bits = 4 + (int)(draw() % 29);
 		networks[i].first = masked(some_address(), networks[i].bits);
@@ -571,21 +568,6 @@ START_TEST(servers_without_the_layer_say_so)
 }
 END_TEST
 
-static struct sys_table real;
-
-static void *failing_calloc(size_t n, size_t size)
-{
-	return fails("calloc", ENOMEM) ? NULL : real.calloc(n, size);
-}
-
-static void *failing_mmap(void *at, size_t n, int prot, int flags, int fd,
-			  off_t offset)
-{
-	return fails("mmap", ENOMEM)
-		       ? MAP_FAILED
-		       : real.mmap(at, n, prot, flags, fd, offset);
-}
-
 /* Whatever cannot be had: no server, nothing lost, and the next one works. */
 START_TEST(servers_without_memory_are_not_made)
 {
@@ -594,20 +576,11 @@ START_TEST(servers_without_memory_are_not_made)
 				    .mixins = { { &ss_access_mixin,
 						  &options } },
 				    .handler = &ss_echo_handler };
-	struct ss_server *server;
-	real = sys_table;
-	sys_table.calloc = failing_calloc;
-	sys_table.mmap = failing_mmap;
-	int n = 0, r;
-	do {
-		fault.left = ++n;
-		r = ss_server_new(&server, &config, NULL);
-		ck_assert(r == 0 || r == -ENOMEM);
-	} while (r < 0);
-	ck_assert_int_gt(n, 3);
+	struct sys_table real = sys_table;
+	struct ss_server *server = made_at_last(&config);
+	fail_memory();
 	fault.left = 1;
 	ck_assert_int_eq(ss_access_set(server, "::1", NULL, NULL), -ENOMEM);
-	fault.left = 0;
 	sys_table = real;
 	ck_assert(served_in_memory(server));
 	dispose(server);

@@ -4,6 +4,7 @@
  * the same listeners.  Each says that it cannot, or has done it, and leaves
  * nothing behind.
  */
+#include "handlers.h"
 #include "support.h"
 
 #include <poll.h>
@@ -110,17 +111,6 @@ END_TEST
 
 /* ---- a listener that is given ---------------------------------------------*/
 
-static int echo(struct ss_request *req)
-{
-	char buf[64];
-	ssize_t n = ss_read(req, buf, sizeof(buf));
-	if (n > 0)
-		n = ss_write(req, buf, (size_t)n);
-	return n > 0 ? SS_AGAIN : (int)n;
-}
-
-static const struct ss_handler echoing = { .handle = echo };
-
 static atomic_int *stays; /* lines that say so of a restart; shared memory */
 
 static void look_at_line(void *arg, int level, struct ss_server *server,
@@ -156,7 +146,8 @@ static void lose(const char *address)
 
 static int start_with(struct ss_start *start, struct ss_diag *why)
 {
-	struct ss_config config = { .handler = &echoing, .log = look_at_line };
+	struct ss_config config = { .handler = &ss_echo_handler,
+				    .log = look_at_line };
 	const struct ss_run_options options = { .start = start };
 	struct ss_server *server;
 	int r = ss_start_adopt(start, NULL, &config, why);
@@ -732,7 +723,8 @@ static int run_restarting(const struct model *model)
 		.argv = argv,
 		.restart_ms = RESTART_MS,
 	};
-	struct ss_config config = config_of(model, &transports[0], &echoing);
+	struct ss_config config =
+		config_of(model, &transports[0], &ss_echo_handler);
 	struct ss_fault_state before;
 	config.log = look_at_line;
 	config.drain_ms = 1000;

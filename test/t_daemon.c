@@ -20,14 +20,6 @@ enum { PLACE = 9, OTHER_PLACE = 8, TEXT = 2048 };
 
 static struct ended got;
 
-static bool missing(const char *program)
-{
-	if (have(program))
-		return false;
-	printf("skipped: %s is not here\n", program);
-	return true;
-}
-
 /* ---- sockets to give ------------------------------------------------------*/
 
 /* At that descriptor, for the programs that are started from here on. */
@@ -1174,18 +1166,31 @@ START_TEST(daemon_tells_that_it_reloads)
 }
 END_TEST
 
+/* Its manager has a watchdog, and knows that it is ready; the manager. */
+static int watched_node(struct node *node, const struct model *model,
+			const char *us)
+{
+	char name[SS_ADDRESS_TEXT];
+	int fd = manager(name, sizeof(name), false);
+	setenv("NOTIFY_SOCKET", name, 1);
+	setenv("WATCHDOG_USEC", us, 1);
+	told_node(node, model);
+	ck_assert_ptr_nonnull(strstr(told(fd, NULL), "READY=1"));
+	return fd;
+}
+
+static void expect_fed(int fd, int times)
+{
+	for (int i = 0; i < times; i++)
+		ck_assert_str_eq(told(fd, NULL), "WATCHDOG=1");
+}
+
 /* Half of 60 ms, also while nothing else happens. */
 START_TEST(daemon_feeds_the_watchdog)
 {
-	char name[SS_ADDRESS_TEXT];
 	struct node node;
-	int fd = manager(name, sizeof(name), false);
-	setenv("NOTIFY_SOCKET", name, 1);
-	setenv("WATCHDOG_USEC", "60000", 1);
-	told_node(&node, &models[_i]);
-	ck_assert_ptr_nonnull(strstr(told(fd, NULL), "READY=1"));
-	for (int i = 0; i < 5; i++)
-		ck_assert_str_eq(told(fd, NULL), "WATCHDOG=1");
+	int fd = watched_node(&node, &models[_i], "60000");
+	expect_fed(fd, 5);
 	told_stopped(fd, &node);
 }
 END_TEST
@@ -1193,15 +1198,9 @@ END_TEST
 /* Half of 6 s, and not all of them; told() waits for 5. */
 START_TEST(daemon_feeds_the_watchdog_in_time)
 {
-	char name[SS_ADDRESS_TEXT];
 	struct node node;
-	int fd = manager(name, sizeof(name), false);
-	setenv("NOTIFY_SOCKET", name, 1);
-	setenv("WATCHDOG_USEC", "6000000", 1);
-	told_node(&node, &models[0]);
-	ck_assert_ptr_nonnull(strstr(told(fd, NULL), "READY=1"));
-	for (int i = 0; i < 2; i++)
-		ck_assert_str_eq(told(fd, NULL), "WATCHDOG=1");
+	int fd = watched_node(&node, &models[0], "6000000");
+	expect_fed(fd, 2);
 	told_stopped(fd, &node);
 }
 END_TEST
@@ -1209,15 +1208,10 @@ END_TEST
 /* Less than a millisecond is one, and what no int holds is long. */
 START_TEST(daemon_knows_the_watchdogs_limits)
 {
-	char name[SS_ADDRESS_TEXT];
 	struct node node;
-	int fd = manager(name, sizeof(name), false);
-	setenv("NOTIFY_SOCKET", name, 1);
-	setenv("WATCHDOG_USEC", _i ? "18446744073709551615" : "1", 1);
-	told_node(&node, &models[0]);
-	ck_assert_ptr_nonnull(strstr(told(fd, NULL), "READY=1"));
-	for (int i = 0; i < (_i ? 1 : 3); i++)
-		ck_assert_str_eq(told(fd, NULL), "WATCHDOG=1");
+	int fd = watched_node(&node, &models[0],
+			      _i ? "18446744073709551615" : "1");
+	expect_fed(fd, _i ? 1 : 3);
 	close(dial(node.url));
 	kill(node.pid, SIGTERM);
 	int more = 0;
@@ -1235,15 +1229,10 @@ END_TEST
 START_TEST(daemon_feeds_no_watchdog_that_is_not_there)
 {
 	static const char *const times[] = { "1000", "0", "-1", "soon" };
-	char name[SS_ADDRESS_TEXT];
 	struct node node;
-	int fd = manager(name, sizeof(name), false);
-	setenv("NOTIFY_SOCKET", name, 1);
-	setenv("WATCHDOG_USEC", times[_i], 1);
 	if (_i == 0)
 		setenv("WATCHDOG_PID", "1", 1);
-	told_node(&node, &models[0]);
-	ck_assert_ptr_nonnull(strstr(told(fd, NULL), "READY=1"));
+	int fd = watched_node(&node, &models[0], times[_i]);
 	pause_ms(50);
 	kill(node.pid, SIGTERM);
 	ck_assert_str_eq(told(fd, NULL), "STOPPING=1\nSTATUS=stopping");

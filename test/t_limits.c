@@ -10,6 +10,7 @@
 #include "faults.h"
 #include "handlers.h"
 #include "mixin/sources.h"
+#include "user_layers.h"
 
 Suite *t_limits(void);
 
@@ -703,21 +704,6 @@ START_TEST(servers_that_are_not_bound_say_so)
 }
 END_TEST
 
-static int verify_twice(struct ss_server *server, struct ss_request *req);
-
-static const struct ss_layer twice = {
-	.name = "twice",
-	.ops = { .verify_request = verify_twice },
-};
-
-static int verify_twice(struct ss_server *server, struct ss_request *req)
-{
-	int r = ss_super(server, &twice)->verify_request(server, req);
-	return r > 0 ? ss_super(server, &twice)->verify_request(server, req)
-		     : r;
-}
-
-/* As by a layer that has found out more of it. */
 START_TEST(who_is_asked_for_twice_counts_once)
 {
 	struct ss_config config = { .transport = &ss_memory_server,
@@ -725,7 +711,7 @@ START_TEST(who_is_asked_for_twice_counts_once)
 	atomic_store(&clock_at, 0);
 	use_limits(&config, &two_a_second);
 	use_first(&config, &our_clock, NULL);
-	use_first(&config, &twice, NULL);
+	use_first(&config, &twice_layer, NULL);
 	struct ss_server *server = made(&config);
 	ck_assert(served_in_memory(server));
 	ck_assert(served_in_memory(server));
@@ -736,21 +722,6 @@ START_TEST(who_is_asked_for_twice_counts_once)
 }
 END_TEST
 
-static struct sys_table real;
-
-static void *failing_malloc(size_t n)
-{
-	return fails("malloc", ENOMEM) ? NULL : real.malloc(n);
-}
-
-static void *failing_mmap(void *at, size_t n, int prot, int flags, int fd,
-			  off_t offset)
-{
-	return fails("mmap", ENOMEM)
-		       ? MAP_FAILED
-		       : real.mmap(at, n, prot, flags, fd, offset);
-}
-
 START_TEST(servers_without_memory_are_not_made)
 {
 	struct ss_limits_options options = { .rate = 1, .refusal = "no" };
@@ -758,19 +729,7 @@ START_TEST(servers_without_memory_are_not_made)
 				    .mixins = { { &ss_limits_mixin,
 						  &options } },
 				    .handler = &ss_echo_handler };
-	struct ss_server *server;
-	real = sys_table;
-	sys_table.malloc = failing_malloc;
-	sys_table.mmap = failing_mmap;
-	int n = 0, r;
-	do {
-		fault.left = ++n;
-		r = ss_server_new(&server, &config, NULL);
-		ck_assert(r == 0 || r == -ENOMEM);
-	} while (r < 0);
-	ck_assert_int_gt(n, 3);
-	fault.left = 0;
-	sys_table = real;
+	struct ss_server *server = made_at_last(&config);
 	ck_assert(served_in_memory(server));
 	ck_assert_int_eq(ss_server_free(server), 0);
 }

@@ -681,21 +681,13 @@ START_TEST(structs_may_be_of_another_size)
 }
 END_TEST
 
-static void *failing_mmap(void *at, size_t n, int prot, int flags, int fd,
-			  off_t offset)
-{
-	if (fails("mmap", ENOMEM))
-		return MAP_FAILED;
-	return mmap(at, n, prot, flags, fd, offset);
-}
-
 START_TEST(memory_that_runs_out_refuses_the_server)
 {
 	struct ss_config config = config_for(2 * _i, NULL);
 	struct ss_server *server = NULL;
 	struct ss_diag why;
 	int n = 0, r;
-	sys_table.mmap = failing_mmap;
+	sys_table.mmap = fail_mmap;
 	do {
 		fault.left = ++n;
 		r = ss_server_new(&server, &config, &why);

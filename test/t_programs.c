@@ -14,15 +14,6 @@ static struct ended got;
 
 enum { SILENCE_MS = 60 };
 
-/* What a peer that may be missing says; its test passes. */
-static bool missing(const char *program)
-{
-	if (have(program))
-		return false;
-	printf("skipped: %s is not here\n", program);
-	return true;
-}
-
 /* ---- the echo server ------------------------------------------------------*/
 
 static const char *serve(struct program *server, const char *const argv[])

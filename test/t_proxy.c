@@ -13,6 +13,7 @@
 #include "handlers.h"
 #include "mixin/crc32c.h"
 #include "mixin/proxy_header.h"
+#include "testing/dice.h"
 
 Suite *t_proxy(void);
 
@@ -632,16 +633,6 @@ END_TEST
 
 /* ---- any bytes ------------------------------------------------------------*/
 
-static uint32_t random_bits;
-
-static uint32_t draw(void)
-{
-	random_bits ^= random_bits << 13;
-	random_bits ^= random_bits >> 17;
-	random_bits ^= random_bits << 5;
-	return random_bits;
-}
-
 /* In memory of exactly its size, so that a sanitizer sees a byte too much. */
 static void parse_exactly(const struct header *h)
 {
@@ -663,13 +654,13 @@ static void parse_exactly(const struct header *h)
 
 START_TEST(any_bytes_are_parsed_within_their_bounds)
 {
-	random_bits = 2463534242u + (uint32_t)_i;
+	struct dice dice = dice_of(2463534242, (uint64_t)_i);
 	for (int round = 0; round < rounds(2000); round++) {
-		make((enum kind)(draw() % KINDS), &header);
-		for (uint32_t turns = draw() % 8; turns; turns--)
-			header.bytes[draw() % header.n] =
-				(unsigned char)(draw() >> 8);
-		header.n -= draw() % (header.n - 1);
+		make((enum kind)dice_below(&dice, KINDS), &header);
+		for (uint64_t turns = dice_below(&dice, 8); turns; turns--)
+			header.bytes[dice_below(&dice, header.n)] =
+				(unsigned char)dice_throw(&dice);
+		header.n -= dice_below(&dice, header.n - 1);
 		parse_exactly(&header);
 	}
 }
@@ -1047,16 +1038,11 @@ END_TEST
 
 static struct sys_table real;
 
-static void *failing_malloc(size_t n)
-{
-	return fails("malloc", ENOMEM) ? NULL : real.malloc(n);
-}
-
 /* Whether its client is served where the n-th allocation fails (0: none). */
 static bool served_without(struct ss_memory_client *client, int n)
 {
 	char got[64];
-	sys_table.malloc = failing_malloc;
+	sys_table.malloc = fail_malloc;
 	fault.left = n;
 	fault.what = NULL;
 	bool served = ss_memory_recv(client, got, sizeof(got)) > 0;

@@ -15,6 +15,7 @@
 #include "mixin/crc32c.h"
 #include "mixin/record_file.h"
 #include "recordings.h"
+#include "user_layers.h"
 
 Suite *t_record(void);
 
@@ -440,34 +441,14 @@ END_TEST
 
 static struct sys_table real;
 
-static void *failing_malloc(size_t n)
-{
-	return fails("malloc", ENOMEM) ? NULL : real.malloc(n);
-}
-
-static int verify_twice(struct ss_server *server, struct ss_request *req);
-
-static const struct ss_layer twice = {
-	.name = "twice",
-	.ops = { .verify_request = verify_twice },
-};
-
-static int verify_twice(struct ss_server *server, struct ss_request *req)
-{
-	int r = ss_super(server, &twice)->verify_request(server, req);
-	return r > 0 ? ss_super(server, &twice)->verify_request(server, req)
-		     : r;
-}
-
-/* As by a layer that has found out more of it. */
 START_TEST(who_is_asked_for_twice_is_opened_once)
 {
 	struct ss_record_options options = { .path = path };
-	struct ss_config config = {
-		.transport = &ss_memory_server,
-		.handler = &ss_echo_handler,
-		.mixins = { { &twice, NULL }, { &ss_record_mixin, &options } }
-	};
+	struct ss_config config = { .transport = &ss_memory_server,
+				    .handler = &ss_echo_handler,
+				    .mixins = {
+					    { &twice_layer, NULL },
+					    { &ss_record_mixin, &options } } };
 	struct ss_server *server = made(&config);
 	ck_assert_uint_eq(exchange(server, "hello", 5), 5);
 	ck_assert_uint_eq(stats_of(server).connections, 1);
@@ -549,7 +530,7 @@ START_TEST(many_pieces_of_a_datagram_are_one_record)
 	int n = 0;
 	ck_assert_int_eq(ss_memory_connect(server, &client), 0);
 	real = sys_table;
-	sys_table.malloc = failing_malloc;
+	sys_table.malloc = fail_malloc;
 	do {
 		ck_assert_int_eq(ss_memory_send(client, fifty, 50), 50);
 		fault.left = ++n;
@@ -741,7 +722,7 @@ START_TEST(without_memory_nothing_is_written_unredacted)
 	struct ss_server *server = in_memory(&options, &ss_echo_loop_handler);
 	int n = 0;
 	real = sys_table;
-	sys_table.malloc = failing_malloc;
+	sys_table.malloc = fail_malloc;
 	do {
 		struct ss_memory_client *client;
 		char answer[20];
@@ -1724,19 +1705,6 @@ END_TEST
 
 /* ---- without memory -------------------------------------------------------*/
 
-static void *failing_calloc(size_t n, size_t each)
-{
-	return fails("calloc", ENOMEM) ? NULL : real.calloc(n, each);
-}
-
-static void *failing_mmap(void *at, size_t n, int prot, int flags, int fd,
-			  off_t offset)
-{
-	return fails("mmap", ENOMEM)
-		       ? MAP_FAILED
-		       : real.mmap(at, n, prot, flags, fd, offset);
-}
-
 static ssize_t failing_read(int fd, void *buf, size_t n)
 {
 	return fails("read", EIO) ? -1 : real.read(fd, buf, n);
@@ -1750,9 +1718,8 @@ static int failing_fstat(int fd, struct stat *st)
 static void install_failing(void)
 {
 	real = sys_table;
-	sys_table.malloc = failing_malloc;
-	sys_table.calloc = failing_calloc;
-	sys_table.mmap = failing_mmap;
+	fail_memory();
+	sys_table.mmap = fail_mmap;
 	sys_table.read = failing_read;
 	sys_table.fstat = failing_fstat;
 }
@@ -1767,9 +1734,8 @@ START_TEST(servers_without_memory_are_not_made)
 	struct ss_server *server;
 	int n = 0, r;
 	real = sys_table;
-	sys_table.malloc = failing_malloc;
-	sys_table.calloc = failing_calloc;
-	sys_table.mmap = failing_mmap;
+	fail_memory();
+	sys_table.mmap = fail_mmap;
 	do {
 		fault.left = ++n;
 		r = ss_server_new(&server, &config, NULL);

@@ -556,24 +556,6 @@ END_TEST
 
 /* ---- 11: children ---------------------------------------------------------*/
 
-/* Those of another process, zombies among them. */
-static int children_of(pid_t pid)
-{
-	char path[64], text[4096] = "";
-	snprintf(path, sizeof(path), "/proc/%d/task/%d/children", (int)pid,
-		 (int)pid);
-	FILE *file = fopen(path, "r");
-	if (!file)
-		return 0;
-	if (!fgets(text, sizeof(text), file))
-		text[0] = '\0';
-	fclose(file);
-	int n = 0;
-	for (const char *c = text; *c; c++)
-		n += *c == ' ';
-	return n;
-}
-
 /* Nothing happens meanwhile that could make the server look. */
 static void expect_reaped(const struct node *node)
 {

@@ -508,29 +508,26 @@ static int run_restartable(struct ss_server *server)
 	return -ss_run(&server, 1, &o);
 }
 
-/* Neither where it is looked for, nor what runs now. */
-static int lost_execve(const char *path, char *const *argv, char *const *env)
+static int execve_errno;
+
+static int failing_execve(const char *path, char *const *argv, char *const *env)
 {
 	(void)path, (void)argv, (void)env;
-	errno = ENOENT;
+	errno = execve_errno;
 	return -1;
 }
 
+/* Neither where it is looked for, nor what runs now. */
 static void lose_programs(void)
 {
-	sys_table.execve = lost_execve;
-}
-
-static int starved_execve(const char *path, char *const *argv, char *const *env)
-{
-	(void)path, (void)argv, (void)env;
-	errno = ENOMEM;
-	return -1;
+	execve_errno = ENOENT;
+	sys_table.execve = failing_execve;
 }
 
 static void starve(void)
 {
-	sys_table.execve = starved_execve;
+	execve_errno = ENOMEM;
+	sys_table.execve = failing_execve;
 }
 
 static int no_pidfd(pid_t pid)

@@ -189,16 +189,24 @@ START_TEST(run_ends_well_by_a_signal)
 }
 END_TEST
 
-START_TEST(run_lets_conversations_end)
+/* A daemon that was told to stop in the middle of a conversation, and goes on
+ * with nothing else. */
+static int stop_half_way(struct node *node, const struct model *model)
 {
 	board_new();
+	struct ss_config config = config_for(model);
+	daemon_start(node, &config);
+	int fd = half_way(node->url);
+	kill(node->pid, SIGTERM);
+	if (!model_sync(model))
+		eventually(refuses(node->url));
+	return fd;
+}
+
+START_TEST(run_lets_conversations_end)
+{
 	struct node node;
-	struct ss_config config = config_for(&models[_i]);
-	daemon_start(&node, &config);
-	int fd = half_way(node.url);
-	kill(node.pid, SIGTERM);
-	if (!model_sync(&models[_i]))
-		eventually(refuses(node.url));
+	int fd = stop_half_way(&node, &models[_i]);
 	expect_rest(fd);
 	ck_assert_int_eq(node_wait(&node), 0);
 }
@@ -207,14 +215,8 @@ END_TEST
 /* Without it the test would take a minute. */
 START_TEST(run_ends_at_once_by_two_signals)
 {
-	board_new();
 	struct node node;
-	struct ss_config config = config_for(&models[_i]);
-	daemon_start(&node, &config);
-	int fd = half_way(node.url);
-	kill(node.pid, SIGTERM);
-	if (!model_sync(&models[_i]))
-		eventually(refuses(node.url));
+	int fd = stop_half_way(&node, &models[_i]);
 	kill(node.pid, SIGINT);
 	/* Pending, they are one. */
 	kill(node.pid, SIGTERM);

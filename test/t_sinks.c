@@ -15,14 +15,6 @@ Suite *t_sinks(void);
 
 static struct ended got;
 
-static bool missing(const char *program)
-{
-	if (have(program))
-		return false;
-	printf("skipped: %s is not here\n", program);
-	return true;
-}
-
 static const char *in_scratch(const char *name)
 {
 	static char paths[4][SS_ADDRESS_TEXT];

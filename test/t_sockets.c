@@ -3,6 +3,7 @@
  * a server which cannot be made leaves nothing behind (PROMISES 17, rule 1).
  */
 #include "faults.h"
+#include "handlers.h"
 #include "support.h"
 
 #include <arpa/inet.h>
@@ -186,12 +187,9 @@ START_TEST(names_with_too_many_addresses_are_refused)
 }
 END_TEST
 
-/* 127.0.0.66 and .67 are another machine's. */
 static int foreign_bind(int fd, const struct sockaddr *sa, socklen_t len)
 {
-	uint32_t host =
-		ntohl(((const struct sockaddr_in *)sa)->sin_addr.s_addr);
-	if (host != 0x7f000042 && host != 0x7f000043)
+	if (!elsewhere(sa))
 		return real.bind(fd, sa, len);
 	errno = EADDRNOTAVAIL;
 	return -1;
@@ -358,17 +356,6 @@ static int new_kind(int i)
 	return fd;
 }
 
-static int echo(struct ss_request *req)
-{
-	char buf[256];
-	ssize_t n = ss_read(req, buf, sizeof(buf));
-	if (n > 0)
-		n = ss_write(req, buf, (size_t)n);
-	return n > 0 ? SS_AGAIN : (int)n;
-}
-
-static const struct ss_handler echoing = { .name = "echo", .handle = echo };
-
 /* A blocking one, whose flags are not ours to change; it closes with us. */
 START_TEST(descriptors_are_adopted_as_they_are)
 {
@@ -379,7 +366,7 @@ START_TEST(descriptors_are_adopted_as_they_are)
 		fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
 	int flags = fcntl(fd, F_GETFL);
 	struct ss_config config = { .addresses = { name_fd(fd) },
-				    .handler = &echoing,
+				    .handler = &ss_echo_handler,
 				    .timeouts = { .io_ms = 5000 },
 				    .mixins = {
 					    { &ss_threading_mixin, NULL } } };
@@ -741,20 +728,9 @@ static int fail_bind(int fd, const struct sockaddr *sa, socklen_t len)
 	return fails("bind", EACCES) ? -1 : real.bind(fd, sa, len);
 }
 
-static int fail_getsockname(int fd, struct sockaddr *sa, socklen_t *len)
-{
-	return fails("getsockname", ENOBUFS) ? -1
-					     : real.getsockname(fd, sa, len);
-}
-
 static int fail_listen(int fd, int n)
 {
 	return fails("listen", EADDRINUSE) ? -1 : real.listen(fd, n);
-}
-
-static int fail_pipe(int fds[2])
-{
-	return fails("pipe", EMFILE) ? -1 : real.pipe(fds);
 }
 
 static int fail_epoll_create(void)
@@ -775,29 +751,6 @@ static int fail_lstat(const char *path, struct stat *st)
 static int fail_flock(int fd, int operation)
 {
 	return fails("flock", ENOLCK) ? -1 : real.flock(fd, operation);
-}
-
-static void *fail_mmap(void *at, size_t n, int prot, int flags, int fd,
-		       off_t offset)
-{
-	return fails("mmap", ENOMEM)
-		       ? MAP_FAILED
-		       : real.mmap(at, n, prot, flags, fd, offset);
-}
-
-static void *fail_malloc(size_t n)
-{
-	return fails("malloc", ENOMEM) ? NULL : real.malloc(n);
-}
-
-static void *fail_calloc(size_t n, size_t size)
-{
-	return fails("calloc", ENOMEM) ? NULL : real.calloc(n, size);
-}
-
-static void *fail_realloc(void *memory, size_t n)
-{
-	return fails("realloc", ENOMEM) ? NULL : real.realloc(memory, n);
 }
 
 static int fail_getaddrinfo(const char *host, const char *service,
@@ -822,9 +775,7 @@ static void install_faults(void)
 	sys_table.lstat = fail_lstat;
 	sys_table.flock = fail_flock;
 	sys_table.mmap = fail_mmap;
-	sys_table.malloc = fail_malloc;
-	sys_table.calloc = fail_calloc;
-	sys_table.realloc = fail_realloc;
+	fail_memory();
 	sys_table.getaddrinfo = fail_getaddrinfo;
 }
 

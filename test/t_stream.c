@@ -3,6 +3,7 @@
  * over, under every model, whatever the kernel makes of them on the way.
  */
 #include "support.h"
+#include "user_layers.h"
 
 #include <arpa/inet.h>
 #include <limits.h>
@@ -2179,21 +2180,6 @@ START_TEST(stream_can_be_detached_under_every_model)
 END_TEST
 
 /* Above the socket something else has a say. */
-static int pass_finish_request(struct ss_server *server,
-			       struct ss_request *req);
-static const struct ss_layer pass = {
-	.name = "pass",
-	.request_size = sizeof(struct ss_channel),
-	.ops = { .finish_request = pass_finish_request },
-};
-static const struct ss_channel_ops pass_ops = { .close = NULL };
-
-static int pass_finish_request(struct ss_server *server, struct ss_request *req)
-{
-	ss_channel_push(req, ss_request_layer_state(req, &pass), &pass_ops);
-	return ss_super(server, &pass)->finish_request(server, req);
-}
-
 static int cannot_detach(struct ss_request *req)
 {
 	ck_assert_int_eq(ss_detach(req), -ENOTSUP);
@@ -2206,7 +2192,7 @@ START_TEST(stream_goes_through_channels)
 {
 	struct ss_handler handler = { .handle = cannot_detach };
 	struct ss_config config = quiet(&handler);
-	config.mixins[0].layer = &pass;
+	config.mixins[0].layer = &pass_layer;
 	struct ss_server *server = made(&config);
 	int ends[2];
 	file = file_of(1000);

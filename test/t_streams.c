@@ -3,6 +3,7 @@
  * own, and ended with it, in every model.
  */
 #include "faults.h"
+#include "handlers.h"
 #include "support.h"
 
 #include <fcntl.h>
@@ -453,35 +454,6 @@ END_TEST
 
 /* ---- what may fail --------------------------------------------------------*/
 
-static int fail_getsockopt(int fd, int level, int name, void *value,
-			   socklen_t *len)
-{
-	return fails("getsockopt", ENOBUFS)
-		       ? -1
-		       : real.getsockopt(fd, level, name, value, len);
-}
-
-static int fail_getsockname(int fd, struct sockaddr *sa, socklen_t *len)
-{
-	return fails("getsockname", ENOBUFS) ? -1
-					     : real.getsockname(fd, sa, len);
-}
-
-static int fail_pipe(int fds[2])
-{
-	return fails("pipe", EMFILE) ? -1 : real.pipe(fds);
-}
-
-static void *fail_malloc(size_t n)
-{
-	return fails("malloc", ENOMEM) ? NULL : real.malloc(n);
-}
-
-static void *fail_realloc(void *memory, size_t n)
-{
-	return fails("realloc", ENOMEM) ? NULL : real.realloc(memory, n);
-}
-
 static int works_or_fails(struct ss_request *req)
 {
 	int ends[2];
@@ -512,8 +484,7 @@ START_TEST(failures_leave_nothing)
 	sys_table.getsockopt = fail_getsockopt;
 	sys_table.getsockname = fail_getsockname;
 	sys_table.pipe = fail_pipe;
-	sys_table.malloc = fail_malloc;
-	sys_table.realloc = fail_realloc;
+	fail_memory();
 	int n = 0, before;
 	do {
 		int descriptors = open_descriptors(), ends[2];
@@ -818,21 +789,10 @@ END_TEST
 /* A server behind: echoes lines, in a process of its own. */
 static struct node behind;
 
-static int echo(struct ss_request *req)
-{
-	char buf[4096];
-	ssize_t n = ss_read(req, buf, sizeof(buf));
-	if (n > 0)
-		n = ss_write(req, buf, (size_t)n);
-	return n > 0 ? SS_AGAIN : (int)n;
-}
-
-static const struct ss_handler echoing = { .handle = echo };
-
 static void start_behind(void)
 {
-	struct ss_config config =
-		config_of(&models[1], &transports[kind ? 0 : 2], &echoing);
+	struct ss_config config = config_of(
+		&models[1], &transports[kind ? 0 : 2], &ss_echo_handler);
 	node_start(&behind, &config);
 }
 
@@ -1068,14 +1028,11 @@ START_TEST(streams_hear_what_the_request_is_told)
 }
 END_TEST
 
-START_TEST(streams_end_with_the_server)
+static void expect_end_by_server(const struct model *model,
+				 const struct ss_handler *handler)
 {
-	struct ss_handler handler = { .handle = reads_for_ever,
-				      .speaks_first = true };
-	struct ss_config config =
-		config_of(&models[_i / 2], &transports[0], &handler);
+	struct ss_config config = config_of(model, &transports[0], handler);
 	struct node node;
-	kind = _i % 2;
 	config.drain_ms = 100;
 	config.log_level = SS_NONE;
 	node_start(&node, &config);
@@ -1085,6 +1042,14 @@ START_TEST(streams_end_with_the_server)
 	ck_assert_int_eq(node_stop(&node), 0);
 	ck_assert_int_lt(clock_ms() - begun, SOON_MS);
 	close(fd);
+}
+
+START_TEST(streams_end_with_the_server)
+{
+	struct ss_handler handler = { .handle = reads_for_ever,
+				      .speaks_first = true };
+	kind = _i % 2;
+	expect_end_by_server(&models[_i / 2], &handler);
 }
 END_TEST
 
@@ -1104,18 +1069,7 @@ START_TEST(writes_to_streams_end_with_the_server)
 {
 	struct ss_handler handler = { .handle = writes_for_ever,
 				      .speaks_first = true };
-	struct ss_config config =
-		config_of(&models[_i], &transports[0], &handler);
-	struct node node;
-	config.drain_ms = 100;
-	config.log_level = SS_NONE;
-	node_start(&node, &config);
-	int fd = dial(node.url);
-	pause_ms(100);
-	int64_t begun = clock_ms();
-	ck_assert_int_eq(node_stop(&node), 0);
-	ck_assert_int_lt(clock_ms() - begun, SOON_MS);
-	close(fd);
+	expect_end_by_server(&models[_i], &handler);
 }
 END_TEST
 

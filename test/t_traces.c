@@ -355,6 +355,16 @@ struct scene {
 	bool above;
 };
 
+/* In which all goes well, and every layer is told of. */
+static struct scene good_scene(const struct model *model,
+			       const struct transport *transport)
+{
+	return (struct scene){ .model = model,
+			       .transport = transport,
+			       .outcome = &outcomes[0],
+			       .above = true };
+}
+
 static bool forks(const struct scene *scene)
 {
 	return model_has(scene->model, &ss_forking_mixin);
@@ -592,10 +602,7 @@ static const struct ss_handler again_handler = { .name = "again",
 /* handle once for each message, and once for the end; the rest once. */
 START_TEST(traces_again_tells_handle_again)
 {
-	struct scene scene = { .model = &models[_i],
-			       .transport = &transports[0],
-			       .outcome = &outcomes[0],
-			       .above = true };
+	struct scene scene = good_scene(&models[_i], &transports[0]);
 	begin();
 	struct ss_config config = config_for(&scene);
 	config.handler = &again_handler;
@@ -624,10 +631,7 @@ END_TEST
 START_TEST(traces_of_many_requests_are_each_whole)
 {
 	enum { MANY = 40 };
-	struct scene scene = { .model = &models[_i],
-			       .transport = &transports[0],
-			       .outcome = &outcomes[0],
-			       .above = true };
+	struct scene scene = good_scene(&models[_i], &transports[0]);
 	begin();
 	struct ss_config config = config_for(&scene);
 	struct node node;
@@ -687,10 +691,7 @@ static const struct ss_handler last_handler = { .name = "last words",
  * datagram's reply leaves through the listener. */
 START_TEST(traces_server_from_bind_to_close)
 {
-	struct scene scene = { .model = &models[0],
-			       .transport = &transports[_i],
-			       .outcome = &outcomes[0],
-			       .above = true };
+	struct scene scene = good_scene(&models[0], &transports[_i]);
 	begin();
 	struct ss_config config = config_for(&scene);
 	config.handler = &last_handler;
@@ -760,10 +761,7 @@ END_TEST
 
 START_TEST(traces_bind_and_activate_by_the_caller)
 {
-	struct scene scene = { .model = &models[0],
-			       .transport = &transports[_i],
-			       .outcome = &outcomes[0],
-			       .above = true };
+	struct scene scene = good_scene(&models[0], &transports[_i]);
 	begin();
 	struct ss_config config = config_for(&scene);
 	config.no_bind = true;
@@ -784,10 +782,7 @@ END_TEST
 /* Never activated, or not even bound: closed all the same. */
 START_TEST(traces_closed_before_it_served)
 {
-	struct scene scene = { .model = &models[_i],
-			       .transport = &transports[0],
-			       .outcome = &outcomes[0],
-			       .above = true };
+	struct scene scene = good_scene(&models[_i], &transports[0]);
 	begin();
 	struct ss_config config = config_for(&scene);
 	config.no_bind = true;
@@ -823,10 +818,7 @@ END_TEST
 
 START_TEST(traces_every_listener_is_closed_once)
 {
-	struct scene scene = { .model = &models[0],
-			       .transport = &transports[_i],
-			       .outcome = &outcomes[0],
-			       .above = true };
+	struct scene scene = good_scene(&models[0], &transports[_i]);
 	begin();
 	char addresses[3][SS_ADDRESS_TEXT];
 	struct ss_config config = config_for(&scene);
@@ -869,10 +861,7 @@ static const struct ss_handler close_handler = { .name = "close",
 /* Refused from inside, and so not told either. */
 START_TEST(traces_no_close_from_a_handler)
 {
-	struct scene scene = { .model = &models[_i],
-			       .transport = &transports[0],
-			       .outcome = &outcomes[0],
-			       .above = true };
+	struct scene scene = good_scene(&models[_i], &transports[0]);
 	begin();
 	struct ss_config config = config_for(&scene);
 	config.handler = &close_handler;
@@ -921,10 +910,8 @@ START_TEST(traces_handle_request_times_out)
 {
 	if (model_supervised(&models[_i / transport_count]))
 		return;
-	struct scene scene = { .model = &models[_i / transport_count],
-			       .transport = &transports[_i % transport_count],
-			       .outcome = &outcomes[0],
-			       .above = true };
+	struct scene scene = good_scene(&models[_i / transport_count],
+					&transports[_i % transport_count]);
 	begin();
 	struct ss_config config = config_for(&scene);
 	config.timeout_ms = 20;
@@ -944,10 +931,7 @@ END_TEST
 /* Where time stands still too. */
 START_TEST(traces_handle_request_times_out_in_memory)
 {
-	struct scene scene = { .model = &models[_i / 2],
-			       .transport = &memories[_i % 2],
-			       .outcome = &outcomes[0],
-			       .above = true };
+	struct scene scene = good_scene(&models[_i / 2], &memories[_i % 2]);
 	if (!runs_in_memory(scene.model))
 		return;
 	begin();
@@ -988,10 +972,7 @@ static int by_handle_request(struct ss_server *server)
 
 static void call_handle_request_only(void)
 {
-	struct scene scene = { .model = &models[2],
-			       .transport = &transports[0],
-			       .outcome = &outcomes[0],
-			       .above = true };
+	struct scene scene = good_scene(&models[2], &transports[0]);
 	struct ss_config config = config_for(&scene);
 	config.timeout_ms = 50;
 	struct node node;
@@ -1039,10 +1020,7 @@ END_TEST
 
 static void serve_one(const struct ss_trace_options *options, int log_level)
 {
-	struct scene scene = { .model = &models[0],
-			       .transport = &transports[0],
-			       .outcome = &outcomes[0],
-			       .above = true };
+	struct scene scene = good_scene(&models[0], &transports[0]);
 	struct ss_config config = config_with(&scene, options);
 	config.log_level = log_level;
 	struct ss_server *server = made(&config);

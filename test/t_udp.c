@@ -3,6 +3,7 @@
  * from where, and whom a lost client disturbs (PROMISES 14).
  */
 #include "support.h"
+#include "user_layers.h"
 
 #include <arpa/inet.h>
 #include <netinet/in.h>
@@ -492,27 +493,12 @@ START_TEST(packets_that_are_sent_at_once_wait_for_room)
 END_TEST
 
 /* A channel that overrides nothing is in nobody's way. */
-static int pass_finish_request(struct ss_server *server,
-			       struct ss_request *req);
-static const struct ss_layer pass = {
-	.name = "pass",
-	.request_size = sizeof(struct ss_channel),
-	.ops = { .finish_request = pass_finish_request },
-};
-
-static int pass_finish_request(struct ss_server *server, struct ss_request *req)
-{
-	static const struct ss_channel_ops none = { .close = NULL };
-	ss_channel_push(req, ss_request_layer_state(req, &pass), &none);
-	return ss_super(server, &pass)->finish_request(server, req);
-}
-
 START_TEST(packets_go_through_channels)
 {
 	struct ss_config config =
 		config_of(model_of(_i), transport_of(_i), &obedient);
 	struct node node;
-	use_last(&config, &pass, NULL);
+	use_last(&config, &pass_layer, NULL);
 	node_start(&node, &config);
 	int fd = dial(node.url);
 	demand(fd, "three at once", "at once");

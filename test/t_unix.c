@@ -2,6 +2,8 @@
  * Unix sockets: whose file it is, from the probe of a stale one to the removal
  * of our own, and what else the file system has to say (PROMISES 15).
  */
+#include "faults.h"
+#include "handlers.h"
 #include "support.h"
 
 #include <poll.h>
@@ -45,24 +47,13 @@ static struct place new_place(const struct transport *transport)
 	return place;
 }
 
-static int echo(struct ss_request *req)
-{
-	char buf[256];
-	ssize_t n = ss_read(req, buf, sizeof(buf));
-	if (n > 0)
-		n = ss_write(req, buf, (size_t)n);
-	return n > 0 ? SS_AGAIN : (int)n;
-}
-
-static const struct ss_handler echoing = { .name = "echo", .handle = echo };
-
 static struct ss_config config_at(const struct place *place,
 				  const struct transport *transport)
 {
 	return (struct ss_config){
 		.addresses = { place->url },
 		.transport = transport->layer,
-		.handler = &echoing,
+		.handler = &ss_echo_handler,
 	};
 }
 
@@ -415,29 +406,6 @@ END_TEST
 
 /* ---- what goes wrong leaves nothing ---------------------------------------*/
 
-static atomic_int allocations; /* the one that comes to 0 fails */
-
-static bool starves(void)
-{
-	errno = ENOMEM;
-	return atomic_fetch_sub(&allocations, 1) == 1;
-}
-
-static void *starving_malloc(size_t n)
-{
-	return starves() ? NULL : real.malloc(n);
-}
-
-static void *starving_calloc(size_t n, size_t size)
-{
-	return starves() ? NULL : real.calloc(n, size);
-}
-
-static void *starving_realloc(void *memory, size_t n)
-{
-	return starves() ? NULL : real.realloc(memory, n);
-}
-
 /* Fails every allocation in turn, until none is left to fail. */
 START_TEST(failed_starts_leave_no_file)
 {
@@ -445,11 +413,9 @@ START_TEST(failed_starts_leave_no_file)
 	struct ss_config config = config_at(&place, transport_of(_i));
 	struct ss_server *server = NULL;
 	int n = 0, descriptors = open_descriptors();
-	sys_table.malloc = starving_malloc;
-	sys_table.calloc = starving_calloc;
-	sys_table.realloc = starving_realloc;
+	fail_memory();
 	while (!server) {
-		atomic_store(&allocations, ++n);
+		fault.left = ++n;
 		int r = ss_server_new(&server, &config, NULL);
 		if (r == 0)
 			break;
@@ -457,6 +423,7 @@ START_TEST(failed_starts_leave_no_file)
 		ck_assert_msg(!exists(place.path), "allocation %d", n);
 		ck_assert_int_eq(open_descriptors(), descriptors);
 	}
+	fault.left = 0;
 	ck_assert_int_gt(n, 4);
 	expect_free(server);
 }
@@ -516,7 +483,7 @@ START_TEST(missing_directories_are_named)
 {
 	struct ss_config config = {
 		.addresses = { "unix:/nonexistent/directory/socket" },
-		.handler = &echoing,
+		.handler = &ss_echo_handler,
 	};
 	refused(&config, -ENOENT, "/nonexistent/directory/socket");
 }
@@ -558,7 +525,8 @@ START_TEST(abstract_names_have_no_file)
 	char name[64], url[96], shown[SS_ADDRESS_TEXT];
 	snprintf(name, sizeof(name), "@ss-test-%d-%d", (int)getpid(), _i);
 	snprintf(url, sizeof(url), "%s:%s", transport->name, name);
-	struct ss_config config = { .addresses = { url }, .handler = &echoing };
+	struct ss_config config = { .addresses = { url },
+				    .handler = &ss_echo_handler };
 	struct node node;
 	node_start(&node, &config);
 	ck_assert_str_eq(node.url, url);
