@@ -521,7 +521,8 @@ static void take_numbers(void)
 
 static const struct ss_layer *its_mixin;
 
-/* Exits with ss_run's status, or 100 where it is refused. */
+/* Exits with ss_run's status, or 100 where it is refused, and the client told
+ * why. */
 static _Noreturn void be_started(void)
 {
 	struct ss_start *start;
@@ -532,7 +533,7 @@ static _Noreturn void be_started(void)
 				    .log_level = its_mixin ? SS_NONE : 0 };
 	set_variables();
 	if (ss_start_new(&start, SS_START_STDIN, &why) < 0) {
-		dprintf(2, "%s\n", why.text);
+		dprintf(standard[0], "%s\n", why.text);
 		sys_exit(100);
 	}
 	if (ss_start_adopt(start, NULL, &config, &why) != 1 ||
@@ -595,8 +596,10 @@ START_TEST(daemon_refuses_a_strange_ucspi)
 	};
 	int accepted, client = connected_pair(&accepted);
 	ck_assert_int_eq(started(wrong, accepted, accepted), 100);
+	expect_text(client, "nowhere: TCPREMOTEIP is no address\n");
 	const char *const plain[] = { "PROTO", "TCP", NULL };
 	ck_assert_int_eq(started(plain, accepted, 2), 100);
+	expect_text(client, "descriptors 0 and 1 are not the same socket\n");
 	close(accepted);
 	close(client);
 }

@@ -286,6 +286,7 @@ START_TEST(who_is_killed_leaves_nothing_counted)
 	if (!model_supervised(model) && !model_has(model, &ss_forking_mixin))
 		return;
 	struct ss_config config = config_of(model, &transports[0], &telling);
+	config.log_level = SS_NONE; /* of each who is killed */
 	struct node node;
 	use_options(&config, &ss_prefork_mixin, &three);
 	use_limits(&config, &two_at_a_time);

@@ -724,7 +724,6 @@ START_TEST(sink_writes_json_that_python_reads)
 	unsigned seed = (unsigned)time(NULL);
 	struct corpus corpus = { .texts = fopen(texts, "w"),
 				 .sink = made_sink(&options) };
-	printf("seed %u\n", seed);
 	put_systematic(&corpus);
 	put_random(&corpus, seed);
 	ck_assert_int_eq(fclose(corpus.texts), 0);
