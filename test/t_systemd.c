@@ -5,9 +5,16 @@
 #include "support.h"
 
 #include <stdlib.h>
+#include <sys/utsname.h>
 #include <sys/wait.h>
 
 enum { NOT_HERE = 77 };
+
+static bool of_64_bits(void)
+{
+	struct utsname machine;
+	return uname(&machine) == 0 && strstr(machine.machine, "64");
+}
 
 static const char *why_not(void)
 {
@@ -19,6 +26,8 @@ static const char *why_not(void)
 	/* Its filters of system calls, and of memory, are not for those. */
 	if (variant && (!strcmp(variant, "asan") || !strcmp(variant, "tsan")))
 		return "sanitizers cannot do with as little as the units allow";
+	if (sizeof(void *) == 4 && of_64_bits())
+		return "the units allow the machine's own calls alone";
 	return NULL;
 }
 
