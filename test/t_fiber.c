@@ -424,7 +424,8 @@ static void *no_timers(void *memory, size_t n)
 
 static int naps_twice(struct ss_request *req)
 {
-	int first = ss_sleep(req, 1), second = ss_sleep(req, 1);
+	/* So long that neither is over before it was begun. */
+	int first = ss_sleep(req, WAIT_MS), second = ss_sleep(req, 100);
 	return ss_printf(req, "%d %d", first, second) < 0;
 }
 
