@@ -77,8 +77,8 @@ size_t bytes_packet_size(const struct bytes *bytes)
 
 size_t bytes_take_packet(struct bytes *bytes, void *buf, size_t n)
 {
-	size_t size;
-	bytes_take(bytes, &size, sizeof(size));
+	size_t size = bytes_packet_size(bytes);
+	bytes->head += sizeof(size);
 	size_t taken = bytes_take(bytes, buf, n < size ? n : size);
 	bytes->head += size - taken;
 	return taken;

@@ -122,7 +122,7 @@ static ssize_t append_some(struct ss_memory_client *client,
 	if (r < 0)
 		return r;
 	size_t left = total;
-	for (int i = 0; left; i++) {
+	for (int i = 0; left && i < count; i++) {
 		size_t n = iov[i].iov_len < left ? iov[i].iov_len : left;
 		bytes_append(&client->to_client, iov[i].iov_base, n);
 		left -= n;
