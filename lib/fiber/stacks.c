@@ -33,12 +33,14 @@ enum {
 	WARM_SHARE = 4,	  /* or one for so many in use */
 };
 
+/* Few bytes, since there may be a million. */
 struct stack {
 	struct stack *newer, *older; /* in the list of free ones */
-	struct slab *slab;
+	uint16_t index;		     /* among its slab's */
 	bool used, warm;
 	struct tools_stack tools;
 };
+static_assert(SLAB_MOST <= UINT16_MAX + 1, "an index for each");
 
 struct slab {
 	char *memory;
@@ -86,6 +88,12 @@ static void list_remove(struct stack *stack)
 
 /* ---- slabs ----------------------------------------------------------------*/
 
+static struct slab *slab_of(const struct stack *stack)
+{
+	return (struct slab *)((char *)(stack - stack->index) -
+			       offsetof(struct slab, stack));
+}
+
 static size_t slab_bytes(const struct stacks *stacks, unsigned count)
 {
 	return (size_t)count * stacks->stride * stacks->page;
@@ -93,9 +101,7 @@ static size_t slab_bytes(const struct stacks *stacks, unsigned count)
 
 static char *guard_of(const struct stacks *stacks, const struct stack *stack)
 {
-	const struct slab *slab = stack->slab;
-	return slab->memory +
-	       slab_bytes(stacks, (unsigned)(stack - slab->stack));
+	return slab_of(stack)->memory + slab_bytes(stacks, stack->index);
 }
 
 static char *base_of(const struct stacks *stacks, const struct stack *stack)
@@ -245,7 +251,7 @@ static struct stack *fresh(struct stacks *stacks)
 	if (!slab)
 		return NULL;
 	struct stack *stack = &slab->stack[slab->made];
-	stack->slab = slab;
+	stack->index = (uint16_t)slab->made;
 	if (guard_make(stacks, guard_of(stacks, stack)) < 0)
 		return NULL;
 	tools_stack_made(&stack->tools, base_of(stacks, stack), stacks->size);
@@ -266,7 +272,7 @@ static struct stack *reuse(struct stacks *stacks)
 	stacks->free--;
 	if (stack->warm)
 		stacks->warm_count--;
-	else if (stack->slab->held++ == 0)
+	else if (slab_of(stack)->held++ == 0)
 		stacks->idle--;
 	return stack;
 }
@@ -318,7 +324,7 @@ static void cool(struct stacks *stacks)
 	stacks->warm_count--;
 	list_push(&stacks->cold, stack);
 	sys_madvise(base_of(stacks, stack), stacks->size, MADV_DONTNEED);
-	stacks->idle += --stack->slab->held == 0;
+	stacks->idle += --slab_of(stack)->held == 0;
 	if (stacks->idle && stacks->free > stacks->used + WARM_LEAST)
 		trim(stacks);
 }

@@ -50,9 +50,11 @@
 
 /* What they know of one stack; zeroed, and kept as long as its memory. */
 struct tools_stack {
-	unsigned id;   /* valgrind's */
+	unsigned id; /* valgrind's */
+#ifdef TOOLS_TSAN
 	unsigned runs; /* contexts begun on it */
 	void *fiber;   /* the thread sanitizer's */
+#endif
 };
 
 /* Before its first use. */
