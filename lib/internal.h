@@ -522,7 +522,12 @@ struct ss_request {
 	struct ss_listener *listener;
 	uint64_t id;
 	struct ss_request *prev, *next; /* registry, lock */
-	struct ss_request *queue_next;	/* gate, or the spares */
+	union {
+		/* Until it runs, and once it has ended: in the gate's queue,
+		 * among the spares. */
+		struct ss_request *queue_next;
+		pthread_t runner; /* while it runs; lock */
+	};
 
 	const struct ss_handler *handler;
 	void *state; /* the handler's; heap */
@@ -540,8 +545,7 @@ struct ss_request {
 	struct progress *_Atomic progress; /* its own, or what is shown */
 	struct progress own;
 
-	pthread_t runner; /* lock */
-	pid_t pid;	  /* lock */
+	pid_t pid; /* lock */
 	struct compact peer;
 
 	atomic_uchar cancel;	    /* enum request_cancel */
