@@ -508,7 +508,9 @@ struct rare {
 struct progress {
 	atomic_ullong bytes_in, bytes_out;
 	atomic_uchar waits; /* enum ss_waits */
-	atomic_int pid;	    /* of the child that serves it; 0: none */
+	/* Of the child that serves it, 0: none.  In the request's own its
+	 * parent writes it, under the lock; where it is shown the child. */
+	atomic_int pid;
 };
 
 enum request_cancel {
@@ -545,7 +547,6 @@ struct ss_request {
 	struct progress *_Atomic progress; /* its own, or what is shown */
 	struct progress own;
 
-	pid_t pid; /* lock */
 	struct compact peer;
 
 	atomic_uchar cancel;	    /* enum request_cancel */

@@ -104,6 +104,7 @@ void ss_progress_read(const struct ss_progress *progress,
 		*took = us & TOOK ? (int64_t)(us & ~TOOK) : -1;
 }
 
+/* But for the pid, which is not the same in both. */
 static void move_to(struct progress *to, const struct progress *from)
 {
 	atomic_store_explicit(&to->bytes_in, atomic_load(&from->bytes_in),
@@ -112,7 +113,6 @@ static void move_to(struct progress *to, const struct progress *from)
 			      memory_order_release);
 	atomic_store_explicit(&to->waits, atomic_load(&from->waits),
 			      memory_order_release);
-	atomic_store_explicit(&to->pid, 0, memory_order_release);
 }
 
 void ss_request_show(struct ss_request *req, struct ss_progress *progress)
@@ -121,8 +121,12 @@ void ss_request_show(struct ss_request *req, struct ss_progress *progress)
 	struct progress *to = where ? &where->progress : &req->own;
 	if (where)
 		atomic_store_explicit(&where->us, 0, memory_order_release);
-	if (to != progress_of(req))
+	if (to != progress_of(req)) {
 		move_to(to, progress_of(req));
+		if (where)
+			atomic_store_explicit(&to->pid, 0,
+					      memory_order_release);
+	}
 	atomic_store_explicit(&req->progress, to, memory_order_release);
 }
 

@@ -407,7 +407,7 @@ static void take_snapshot(struct ss_request *req, struct ss_snapshot *shot)
 	shot->id = req->id;
 	ss_request_peer(req, &shot->peer);
 	shot->age_ms = now(req->server) - req->accepted_at;
-	shot->pid = req->pid;
+	shot->pid = (pid_t)atomic_load(&req->own.pid);
 	progress_look(req, shot);
 	shot->running = req->entered;
 	shot->idle |= atomic_load(&req->idle);
@@ -431,7 +431,7 @@ int ss_each(struct ss_server *server,
 void ss_request_set_pid(struct ss_request *req, pid_t pid)
 {
 	pthread_mutex_lock(&req->server->lock);
-	req->pid = pid;
+	atomic_store(&req->own.pid, (int)pid);
 	pthread_mutex_unlock(&req->server->lock);
 }
 

@@ -119,7 +119,7 @@ bool ss_request_take_wake(struct ss_request *req)
 int wait_wake(struct ss_server *server, struct ss_request *req)
 {
 	(void)server;
-	if (req->pid)
+	if (atomic_load(&req->own.pid))
 		return -ENOTSUP;
 	atomic_store(&req->woken, true);
 	wait_ring(req);
