@@ -123,11 +123,11 @@ APART static int finish(struct ss_server *server, struct ss_request *req,
 /* From handle to the end; SS_AGAIN: it goes on here when there is input. */
 int base_resume(struct ss_server *server, struct ss_request *req)
 {
-	const struct ss_handler *handler = req->handler;
+	const struct ss_handler *handler = handler_of(req);
 	req->phase = SS_PHASE_HANDLE;
 	for (;;) {
 		PROBE(2, handle_begin, server, req->id);
-		int r = req->handler->handle(req);
+		int r = handler_of(req)->handle(req);
 		PROBE(3, handle_end, server, req->id, r);
 		if (r != SS_AGAIN || req->dgram || req->eof_told)
 			return finish(server, req, handler, r);
@@ -155,7 +155,7 @@ static int end_handshake(struct ss_request *req)
 
 static int base_finish_request(struct ss_server *server, struct ss_request *req)
 {
-	const struct ss_handler *handler = req->handler;
+	const struct ss_handler *handler = handler_of(req);
 	if (!req->dgram && bytes_in(req) && end_handshake(req) < 0)
 		return -ENOMEM;
 	req->phase = SS_PHASE_SETUP;

@@ -492,15 +492,16 @@ struct failure {
 /* What few requests need, so that the others do not carry it: made when it is
  * first wanted, and kept with the spare request. */
 struct rare {
+	const struct ss_handler *handler;
+	struct ss_request *owner; /* of a further stream; NULL: a request */
 	FILE *file;
 	struct failure failure;		 /* ss_fail's last */
 	struct ss_address peer;		 /* where compact is too small */
 	struct ss_address local;	 /* len 0: ask */
 	struct ss_timeouts own_timeouts; /* ss_request_set_timeouts */
-	struct ss_timeouts timeouts;	 /* in force, if not the server's */
+	struct ss_timeouts timeouts;	 /* in force */
 	int wake_pipe[2];		 /* lock; -1: none */
 	uint64_t handshake_in;	    /* bytes that layers read, before setup */
-	struct ss_request *owner;   /* of a further stream; NULL: a request */
 	struct ss_request *streams; /* a request's further ones; lock */
 };
 
@@ -531,7 +532,6 @@ struct ss_request {
 		pthread_t runner; /* while it runs; lock */
 	};
 
-	const struct ss_handler *handler;
 	void *state; /* the handler's; heap */
 	void *user;
 
@@ -540,7 +540,6 @@ struct ss_request {
 	struct buffer *in, *out;
 	struct rare *rare; /* heap, or NULL; lock to set it */
 
-	const struct ss_timeouts *timeouts; /* those in force */
 	int64_t accepted_at;
 	int64_t deadline; /* of the call in progress */
 	size_t sent;
@@ -604,7 +603,7 @@ void streams_free(struct ss_request *req);
 /* timeout.c */
 struct ss_timeouts timeouts_over(const struct ss_timeouts *first,
 				 const struct ss_timeouts *second);
-int timeout_merge(struct ss_request *req);
+void timeout_merge(struct ss_request *req);
 int64_t timeout_compute(struct ss_request *req, short events);
 int timeout_struck(struct ss_request *req);
 int timeout_interrupted(struct ss_request *req);
@@ -692,6 +691,11 @@ static inline int64_t now(struct ss_server *server)
 static inline struct ss_request *owner_of(struct ss_request *req)
 {
 	return req->rare && req->rare->owner ? req->rare->owner : req;
+}
+
+static inline const struct ss_handler *handler_of(const struct ss_request *req)
+{
+	return req->rare ? req->rare->handler : req->server->config.handler;
 }
 
 /* By who runs it. */

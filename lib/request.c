@@ -69,16 +69,18 @@ int request_new(struct ss_server *server, struct ss_listener *listener,
 		return -ENOMEM;
 	req->listener = listener;
 	req->id = atomic_fetch_add(&server->page->next_id, 1);
-	req->handler = server->config.handler;
 	req->accepted_at = server->taken_at;
 	timeout_merge(req);
 	*result = req;
 	return 0;
 }
 
-static void rare_reset(struct rare *rare)
+/* As if there were none. */
+static void rare_reset(const struct ss_server *server, struct rare *rare)
 {
 	memset(rare, 0, sizeof(*rare));
+	rare->handler = server->config.handler;
+	rare->timeouts = server->timeouts;
 	rare->wake_pipe[0] = rare->wake_pipe[1] = -1;
 }
 
@@ -89,7 +91,7 @@ struct rare *request_rare(struct ss_request *req)
 	struct rare *rare = sys_malloc(sizeof(*rare));
 	if (!rare)
 		return NULL;
-	rare_reset(rare);
+	rare_reset(req->server, rare);
 	pthread_mutex_lock(&req->server->lock);
 	req->rare = rare;
 	pthread_mutex_unlock(&req->server->lock);
@@ -250,8 +252,8 @@ int ss_requests_reply(struct ss_request *const *reqs, int n)
 
 bool ss_request_defer(struct ss_request *req)
 {
-	if (req->dgram || req->handler->speaks_first || channels_pending(req) ||
-	    !only_base(req->server))
+	if (req->dgram || handler_of(req)->speaks_first ||
+	    channels_pending(req) || !only_base(req->server))
 		return false;
 	req->phase = SS_PHASE_HANDLE;
 	step_aside(req);
@@ -313,7 +315,7 @@ void ss_request_end(struct ss_request *req, int status)
 	unregister(req);
 	if (req->rare) {
 		close_pipe(req->rare);
-		rare_reset(req->rare);
+		rare_reset(server, req->rare);
 	}
 	gate_leave(server, req);
 	/* Who sees that it has ended sees its place free. */
@@ -339,7 +341,7 @@ void request_release(struct ss_request *req)
 	stream_free(req);
 	pthread_mutex_lock(&server->lock);
 	if (req->rare)
-		rare_reset(req->rare);
+		rare_reset(server, req->rare);
 	bool spare = keep_spare(server, req);
 	pthread_mutex_unlock(&server->lock);
 	if (!spare)
@@ -579,7 +581,7 @@ struct ss_server *ss_request_server(const struct ss_request *req)
 
 const struct ss_handler *ss_request_handler(const struct ss_request *req)
 {
-	return req->handler;
+	return handler_of(req);
 }
 
 int ss_request_set_handler(struct ss_request *req,
@@ -587,12 +589,12 @@ int ss_request_set_handler(struct ss_request *req,
 {
 	if (!handler->handle || handler->struct_size > sizeof(*handler))
 		return -EINVAL;
-	const struct ss_handler *before = req->handler;
-	req->handler = handler;
-	int r = timeout_merge(req);
-	if (r < 0)
-		req->handler = before;
-	return r;
+	struct rare *rare = request_rare(req);
+	if (!rare)
+		return -ENOMEM;
+	rare->handler = handler;
+	timeout_merge(req);
+	return 0;
 }
 
 uint64_t ss_request_id(const struct ss_request *req)

@@ -145,7 +145,7 @@ void stream_consume(struct ss_request *req, size_t n)
 /* How much the reader takes ahead; 0: unbuffered. */
 size_t stream_room(const struct ss_request *req)
 {
-	int size = req->handler->rbufsize;
+	int size = handler_of(req)->rbufsize;
 	return size == SS_NONE ? 0 : size > 0 ? (size_t)size : RBUF;
 }
 

@@ -60,8 +60,8 @@ static struct ss_request *new_stream(struct ss_request *owner)
 		return NULL;
 	}
 	rare->owner = owner;
+	rare->handler = owner->rare->handler;
 	stream->id = owner->id;
-	stream->handler = owner->handler;
 	stream->accepted_at = now(server);
 	timeout_merge(stream);
 	return stream;

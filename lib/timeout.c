@@ -24,45 +24,37 @@ struct ss_timeouts timeouts_over(const struct ss_timeouts *first,
 	};
 }
 
-/*
- * A further stream has its owner's time-outs under its own, as they are now,
- * and its owner's total; the first byte is counted from its own beginning.
- */
-static void merge_further(struct ss_request *req)
+static const struct ss_timeouts *in_force(const struct ss_request *req)
 {
-	struct rare *rare = req->rare;
-	rare->timeouts =
-		timeouts_over(&rare->own_timeouts, rare->owner->timeouts);
-	req->timeouts = &rare->timeouts;
+	return req->rare ? &req->rare->timeouts : &req->server->timeouts;
 }
 
 static void note_timed(struct ss_request *req)
 {
-	const struct ss_timeouts *t = req->timeouts;
+	const struct ss_timeouts *t = in_force(req);
 	req->timed = t->handshake_ms > 0 || t->first_byte_ms > 0 ||
 		     t->io_ms > 0 || t->idle_ms > 0 || t->total_ms > 0;
 }
 
-/* The request's own over the handler's over the configuration's; again when
- * another handler is chosen, who must not undo what a layer has set. */
-int timeout_merge(struct ss_request *req)
+/*
+ * The request's own over the handler's over the configuration's; again when
+ * another handler is chosen, who must not undo what a layer has set.
+ *
+ * A further stream has its owner's time-outs under its own, as they are now,
+ * and its owner's total; the first byte is counted from its own beginning.
+ */
+void timeout_merge(struct ss_request *req)
 {
-	const struct ss_server *server = req->server;
-	req->timeouts = &server->timeouts;
-	if (owner_of(req) != req) {
-		merge_further(req);
-	} else if (req->rare || req->handler != server->config.handler) {
-		struct rare *rare = request_rare(req);
-		if (!rare)
-			return -ENOMEM;
-		rare->timeouts = timeouts_over(&req->handler->timeouts,
-					       &server->config.timeouts);
+	struct rare *rare = req->rare;
+	if (rare && rare->owner)
+		rare->timeouts = *in_force(rare->owner);
+	else if (rare)
+		rare->timeouts = timeouts_over(&rare->handler->timeouts,
+					       &req->server->config.timeouts);
+	if (rare)
 		rare->timeouts =
 			timeouts_over(&rare->own_timeouts, &rare->timeouts);
-		req->timeouts = &rare->timeouts;
-	}
 	note_timed(req);
-	return 0;
 }
 
 int ss_request_set_timeouts(struct ss_request *req,
@@ -72,7 +64,8 @@ int ss_request_set_timeouts(struct ss_request *req,
 	if (!rare)
 		return -ENOMEM;
 	rare->own_timeouts = timeouts_over(timeouts, &rare->own_timeouts);
-	return timeout_merge(req);
+	timeout_merge(req);
+	return 0;
 }
 
 static void offer(struct ss_request *req, int64_t from, int ms,
@@ -99,7 +92,7 @@ int64_t timeout_compute(struct ss_request *req, short events)
 		timeout_merge(req);
 	if (!req->timed)
 		return SS_NONE;
-	const struct ss_timeouts *t = req->timeouts;
+	const struct ss_timeouts *t = in_force(req);
 	int64_t at = now(req->server);
 	offer(req, owner->accepted_at, t->total_ms, SS_TIMEOUT_TOTAL);
 	if (owner->phase < SS_PHASE_SETUP)
@@ -120,7 +113,7 @@ bool timeout_total(struct ss_request *req, int64_t *deadline)
 {
 	req->resumed = false;
 	req->deadline = *deadline;
-	offer(req, req->accepted_at, req->timeouts->total_ms, SS_TIMEOUT_TOTAL);
+	offer(req, req->accepted_at, in_force(req)->total_ms, SS_TIMEOUT_TOTAL);
 	bool nearer = req->deadline != *deadline;
 	*deadline = req->deadline;
 	return nearer;

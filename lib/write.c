@@ -16,7 +16,7 @@ static size_t held(const struct ss_request *req)
 
 static size_t write_room(const struct ss_request *req)
 {
-	int size = req->handler->wbufsize;
+	int size = handler_of(req)->wbufsize;
 	return size == SS_NONE ? WBUF : size > 0 ? (size_t)size : 0;
 }
 

@@ -50,7 +50,8 @@ class Fiber:
         return int(self.fiber["context"]["sp"])
 
     def __str__(self):
-        name = self.fiber["req"]["handler"]["name"]
+        rare, config = self.fiber["req"]["rare"], self.server["config"]
+        name = (rare if rare else config)["handler"]["name"]
         parked = self.fiber["parked"] and not self.fiber["woken"]
         return "request #%d, handler %s, loop %d of %s: %s" % (
             self.id(), name.string() if name else "?",
