@@ -91,6 +91,7 @@ struct level {
 
 struct ss_listener {
 	struct ss_watch watch; /* first: the loop's view of it */
+	uint16_t number;       /* 1 + its place among the server's */
 	enum ss_scheme scheme;
 	struct ss_address address;
 	unsigned flags;
@@ -522,7 +523,6 @@ enum request_cancel {
 
 struct ss_request {
 	struct ss_server *server;
-	struct ss_listener *listener;
 	uint64_t id;
 	struct ss_request *prev, *next; /* registry, lock */
 	union {
@@ -540,7 +540,8 @@ struct ss_request {
 	struct buffer *in, *out;
 	struct rare *rare; /* heap, or NULL; lock to set it */
 
-	int64_t accepted_at;
+	int64_t accepted_at : 48; /* ms: four thousand years */
+	uint64_t listener : 16;	  /* its number; 0: none */
 	int64_t deadline; /* of the call in progress */
 	size_t sent;
 	struct progress *_Atomic progress; /* its own, or what is shown */

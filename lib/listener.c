@@ -28,12 +28,15 @@ struct ss_listener *listener_of(const struct ss_watch *watch)
 static int append(struct ss_server *server, struct ss_listener *listener)
 {
 	size_t room = (size_t)server->listener_count + 1;
+	if (room > UINT16_MAX)
+		return -ENOMEM;
 	struct ss_listener **more =
 		sys_realloc(server->listeners, room * sizeof(*more));
 	if (!more)
 		return -ENOMEM;
 	server->listeners = more;
 	server->listeners[server->listener_count++] = listener;
+	listener->number = (uint16_t)room;
 	return 0;
 }
 

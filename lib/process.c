@@ -174,7 +174,7 @@ static void become_child_of(struct ss_server *server,
 	server->pid = 0;
 	for (int i = 0; i < server->listener_count; i++) {
 		struct ss_listener *listener = server->listeners[i];
-		if (!own || !keep->dgram || keep->listener != listener)
+		if (!own || !keep->dgram || keep->listener != listener->number)
 			leave_end(&leaving, &listener->watch.fd);
 	}
 	leave_requests(server, keep, &leaving);

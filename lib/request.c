@@ -67,7 +67,7 @@ int request_new(struct ss_server *server, struct ss_listener *listener,
 	struct ss_request *req = request_alloc(server, space);
 	if (!req)
 		return -ENOMEM;
-	req->listener = listener;
+	req->listener = listener ? listener->number : 0;
 	req->id = atomic_fetch_add(&server->page->next_id, 1);
 	req->accepted_at = server->taken_at;
 	timeout_merge(req);
@@ -618,7 +618,7 @@ bool ss_request_dgram(const struct ss_request *req)
 
 struct ss_listener *ss_request_listener(const struct ss_request *req)
 {
-	return req->listener;
+	return ss_server_listener(req->server, (int)req->listener - 1);
 }
 
 void ss_request_set_source(struct ss_request *req, struct ss_source *source)

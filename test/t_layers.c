@@ -682,6 +682,44 @@ START_TEST(layers_know_a_requests_listener)
 }
 END_TEST
 
+/* As many as there is room for, and no more. */
+static int bind_all(struct ss_server *server)
+{
+	struct ss_listener *listener;
+	int r;
+	do
+		r = ss_listener_add(server, -1, SS_SCHEME_ANY, NULL, 0, 0,
+				    &listener);
+	while (r == 0 && ss_server_listeners(server) <= UINT16_MAX);
+	return r == -ENOMEM ? 0 : ss_refuse(server, -EPROTO, "%d", r);
+}
+
+static const struct ss_layer broad = {
+	.name = "broad",
+	.flags = SS_LAYER_TRANSPORT | SS_LAYER_STREAM,
+	.ops.server_bind = bind_all,
+};
+
+/* A request keeps its listener's number in 16 bits. */
+START_TEST(layers_know_the_last_of_many_listeners)
+{
+	struct ss_config config = { .transport = &broad, .handler = &quiet };
+	struct ss_server *server = made(&config);
+	int count = ss_server_listeners(server);
+	ck_assert_int_eq(count, UINT16_MAX);
+	int numbers[] = { -1, 0, count - 1 };
+	for (int i = 0; i < 3; i++) {
+		struct ss_listener *listener =
+			ss_server_listener(server, numbers[i]);
+		struct ss_request *req;
+		ck_assert_int_eq(ss_request_new(server, listener, 0, &req), 0);
+		ck_assert_ptr_eq(ss_request_listener(req), listener);
+		ss_request_drop(req);
+	}
+	dispose(server);
+}
+END_TEST
+
 /* ---- after_fork -----------------------------------------------------------*/
 
 /* In each child, for every layer, before anything is served there. */
@@ -1801,6 +1839,7 @@ static void add_structure(Suite *suite)
 	tcase_add_test(state, layers_are_given_their_options);
 
 	tcase_add_test(state, layers_know_a_requests_listener);
+	tcase_add_test(state, layers_know_the_last_of_many_listeners);
 
 	TCase *life = suite_case(suite, "life", NULL, NULL);
 	tcase_add_test(life, layers_init_upwards_fini_downwards);
