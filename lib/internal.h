@@ -522,7 +522,7 @@ enum request_cancel {
 };
 
 struct ss_request {
-	struct ss_server *server;
+	/* What comes and goes with it. */
 	uint64_t id;
 	struct ss_request *prev, *next; /* registry, lock */
 	union {
@@ -531,47 +531,49 @@ struct ss_request {
 		struct ss_request *queue_next;
 		pthread_t runner; /* while it runs; lock */
 	};
-
-	void *state; /* the handler's; heap */
 	void *user;
+	int64_t accepted_at : 48; /* ms: four thousand years */
+	uint64_t listener : 16;	  /* its number; 0: none */
+	struct compact peer;
+	/* Written under the lock. */
+	bool running : 1;
+	bool entered : 1;	  /* counts as active */
+	bool holds_thread : 1;	  /* its thread runs nothing else */
+	bool on_loop : 1;	  /* the serving one, and nothing beside it */
+	unsigned char free_reads; /* in crowds */
+	uint16_t space;		  /* bytes of the channel's, at least */
 
+	/* What messages touch, as they do the fiber's and the socket's parts of
+	 * `extra`. */
+	struct ss_server *server;
+	void *state; /* the handler's; heap */
 	struct ss_channel *top;
 	struct ss_source *source;
 	struct buffer *in, *out;
 	struct rare *rare; /* heap, or NULL; lock to set it */
-
-	int64_t accepted_at : 48; /* ms: four thousand years */
-	uint64_t listener : 16;	  /* its number; 0: none */
-	int64_t deadline; /* of the call in progress */
+	int64_t deadline;  /* of the call in progress */
 	size_t sent;
 	struct progress *_Atomic progress; /* its own, or what is shown */
 	struct progress own;
 
-	struct compact peer;
-
-	atomic_uchar cancel;	    /* enum request_cancel */
-	atomic_bool idle;	    /* between messages */
-	atomic_bool woken;	    /* ss_wake */
-	unsigned char phase;	    /* enum ss_phase of what runs */
-	unsigned char timeout;	    /* enum ss_timeout that struck */
-	unsigned char timeout_kind; /* that `deadline` stands for */
-	bool timed;		    /* some time-out is set */
+	atomic_uchar cancel;		/* enum request_cancel */
+	atomic_bool idle;		/* between messages */
+	atomic_bool woken;		/* ss_wake */
+	unsigned char phase;		/* enum ss_phase of what runs */
+	unsigned char timeout : 4;	/* enum ss_timeout that struck */
+	unsigned char timeout_kind : 4; /* that `deadline` stands for */
+	bool timed : 1;			/* some time-out is set */
+	bool reply_wanted : 1;		/* datagram: even an empty one */
+	bool eof : 1, eof_told : 1;
+	bool midway : 1;      /* within a message: io_ms, not idle_ms */
+	bool resumed : 1;     /* the deadline is set for the next read */
+	bool steps : 1;	      /* ss_request_step: its stack is given back */
+	bool replying : 1;    /* ss_request_step: its reply is left to send */
+	unsigned char streak; /* calls that did not wait, one after another */
 	/* Set before others see it; bits that change later would share a byte
 	 * with these, which other threads read. */
-	bool dgram : 1, truncated : 1;
-	bool reply_wanted; /* datagram: even an empty one */
-	bool eof : 1, eof_told : 1;
-	unsigned free_reads : 2; /* in crowds */
-	bool midway;		 /* within a message: io_ms, not idle_ms */
-	bool resumed;		 /* the deadline is set for the next read */
-	bool steps;		 /* ss_request_step: its stack is given back */
-	bool replying;	      /* ss_request_step: its reply is left to send */
-	unsigned char streak; /* calls that did not wait, one after another */
-	bool registered, running;
-	bool on_loop;	   /* on the serving thread, and nothing beside it */
-	bool holds_thread; /* its thread runs nothing else; lock */
-	bool entered;	   /* counts as active; lock */
-	uint32_t space;	   /* bytes from `extra` to the channel's space */
+	bool dgram : 1, truncated : 1, registered : 1;
+
 	_Alignas(16) unsigned char extra[]; /* layers' states, channel */
 };
 

@@ -10,6 +10,10 @@
 
 enum { SPARES = 64 };
 
+/* With a fiber's part, a socket's, and malloc(3)'s own word: 17 times 16. */
+static_assert(sizeof(void *) != 8 || sizeof(struct ss_request) <= 192,
+	      "a million of them are held");
+
 /* ---- birth ----------------------------------------------------------------*/
 
 /* Requests of a server have one size, so that an ended one serves the next. */
@@ -54,7 +58,7 @@ struct ss_request *request_alloc(struct ss_server *server, size_t space)
 	req->in = in;
 	req->out = out;
 	req->server = server;
-	req->space = (uint32_t)space;
+	req->space = space < UINT16_MAX ? (uint16_t)space : UINT16_MAX;
 	req->deadline = SS_NONE;
 	atomic_init(&req->own.waits, SS_WAITS_TURN);
 	atomic_init(&req->progress, &req->own);

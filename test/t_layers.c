@@ -720,6 +720,53 @@ START_TEST(layers_know_the_last_of_many_listeners)
 }
 END_TEST
 
+static size_t channel_size; /* of the next request; 0: there is none */
+
+static int get_sized(struct ss_server *server, struct ss_listener *listener,
+		     struct ss_request **req)
+{
+	size_t size = channel_size;
+	if (!size)
+		return -EAGAIN;
+	channel_size = 0;
+	ck_assert_int_eq(ss_request_new(server, listener, size, req), 0);
+	ck_assert(whole(ss_request_space(*req), size, 0));
+	memset(ss_request_space(*req), 'x', size);
+	return 0;
+}
+
+static int bind_one(struct ss_server *server)
+{
+	struct ss_listener *listener;
+	return ss_listener_add(server, -1, SS_SCHEME_ANY, NULL, 0, 0,
+			       &listener);
+}
+
+static const struct ss_layer spacious = {
+	.name = "spacious",
+	.flags = SS_LAYER_TRANSPORT | SS_LAYER_STREAM,
+	.ops.server_bind = bind_one,
+	.ops.get_request = get_sized,
+};
+
+/* An ended request serves the next where its channel has room, and what lay
+ * there is gone. */
+START_TEST(layers_find_a_channels_space_zeroed)
+{
+	static const size_t sizes[] = {
+		16, 65534, 65534, 65535, 65536, 65536, 200000, 65537, 65535, 1,
+	};
+	struct ss_config config = { .transport = &spacious, .handler = &quiet };
+	struct ss_server *server = made(&config);
+	for (size_t i = 0; i < sizeof(sizes) / sizeof(*sizes); i++) {
+		channel_size = sizes[i];
+		ss_listener_ready(server, ss_server_listener(server, 0));
+		ck_assert_int_eq(ss_handle_request(server), 1);
+	}
+	dispose(server);
+}
+END_TEST
+
 /* ---- after_fork -----------------------------------------------------------*/
 
 /* In each child, for every layer, before anything is served there. */
@@ -1840,6 +1887,7 @@ static void add_structure(Suite *suite)
 
 	tcase_add_test(state, layers_know_a_requests_listener);
 	tcase_add_test(state, layers_know_the_last_of_many_listeners);
+	tcase_add_test(state, layers_find_a_channels_space_zeroed);
 
 	TCase *life = suite_case(suite, "life", NULL, NULL);
 	tcase_add_test(life, layers_init_upwards_fini_downwards);
