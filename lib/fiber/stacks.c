@@ -1,6 +1,7 @@
 /*
- * Slabs of stacks.  A slab is one mapping, [guard page, stack] again and again,
- * and a record outside of it, so that looking for a free stack touches none.
+ * Slabs of stacks.  A slab is one mapping: a record of each stack, so that
+ * looking for a free one touches none, then [guard page, stack] again and
+ * again.
  *
  * Free stacks are warm (given lately, their pages still there: taken first, the
  * latest first), cold (their pages went back to the system) or fresh (in the
@@ -43,7 +44,7 @@ struct stack {
 static_assert(SLAB_MOST <= UINT16_MAX + 1, "an index for each");
 
 struct slab {
-	char *memory;
+	char *memory;	/* the first guard page */
 	unsigned count; /* of its stacks */
 	unsigned made;	/* have their guard; the rest is fresh */
 	unsigned held;	/* in use or warm */
@@ -141,19 +142,29 @@ static struct stack *stack_in(const struct stacks *stacks, struct slab *slab,
 			    stacks->stride];
 }
 
-static char *slab_map(const struct stacks *stacks, unsigned count)
+/* Of the slab itself: whole pages. */
+static size_t head_bytes(const struct stacks *stacks, unsigned count)
 {
-	size_t bytes = slab_bytes(stacks, count);
-	char *memory = sys_mmap(
+	size_t bytes = sizeof(struct slab) + count * sizeof(struct stack);
+	return (bytes + stacks->page - 1) & ~(stacks->page - 1);
+}
+
+static struct slab *slab_map(const struct stacks *stacks, unsigned count)
+{
+	size_t head = head_bytes(stacks, count);
+	size_t bytes = head + slab_bytes(stacks, count);
+	struct slab *slab = sys_mmap(
 		NULL, bytes, PROT_READ | PROT_WRITE,
 		MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_STACK, -1, 0);
-	if (memory == MAP_FAILED)
+	if (slab == MAP_FAILED)
 		return NULL;
 #ifdef MADV_NOHUGEPAGE
 	/* Or a huge page would make every stack of its range resident. */
-	sys_madvise(memory, bytes, MADV_NOHUGEPAGE);
+	sys_madvise(slab, bytes, MADV_NOHUGEPAGE);
 #endif
-	return memory;
+	slab->memory = (char *)slab + head;
+	slab->count = count;
+	return slab;
 }
 
 static int slab_room(struct stacks *stacks)
@@ -174,16 +185,9 @@ static struct slab *slab_new(struct stacks *stacks, unsigned count)
 {
 	if (slab_room(stacks) < 0)
 		return NULL;
-	struct slab *slab =
-		sys_calloc(1, sizeof *slab + count * sizeof(struct stack));
+	struct slab *slab = slab_map(stacks, count);
 	if (!slab)
 		return NULL;
-	slab->memory = slab_map(stacks, count);
-	if (!slab->memory) {
-		sys_free(slab);
-		return NULL;
-	}
-	slab->count = count;
 	unsigned at = slab_index(stacks, slab->memory);
 	for (unsigned i = stacks->slabs++; i > at; i--)
 		stacks->slab[i] = stacks->slab[i - 1];
@@ -206,8 +210,8 @@ static void slab_free(struct stacks *stacks, struct slab *slab)
 	stacks->slabs--;
 	for (unsigned i = at; i < stacks->slabs; i++)
 		stacks->slab[i] = stacks->slab[i + 1];
-	sys_munmap(slab->memory, slab_bytes(stacks, slab->count));
-	sys_free(slab);
+	sys_munmap(slab, head_bytes(stacks, slab->count) +
+				 slab_bytes(stacks, slab->count));
 }
 
 /* ---- stacks ---------------------------------------------------------------*/
