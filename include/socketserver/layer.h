@@ -381,7 +381,8 @@ enum ss_listener_flags {
 
 /*
  * A listener of this server, in server_bind.  It owns fd (-1: none, see
- * ss_listener_ready) from then on, on failure too.  -ENOMEM.
+ * ss_listener_ready) from then on, on failure too.  -ENOMEM, also beyond 65,535
+ * of them.
  */
 SS_API int ss_listener_add(struct ss_server *server, int fd,
 			   enum ss_scheme scheme,
