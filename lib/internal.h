@@ -633,9 +633,8 @@ size_t stream_room(const struct ss_request *req);
 struct buffer *buffer_grow(struct buffer **buffer, size_t room);
 struct buffer *stream_buffer(struct ss_request *req, struct buffer **buffer,
 			     size_t room);
-void stream_lend(struct ss_request *req);
-/* Calls in a row that need not wait, before a pause (op `wait`). */
-enum { STREAK = 64 };
+void stream_give_back(struct ss_request *req); /* its empty buffers */
+enum { STREAK = 64 }; /* calls in a row that need not wait, before a pause */
 void stream_yield(struct ss_request *req);
 
 /* write.c */
@@ -751,7 +750,7 @@ static inline bool between_messages(const struct ss_request *req)
 static inline void stream_rest(struct ss_request *req)
 {
 	if (req->in || req->out)
-		stream_lend(req);
+		stream_give_back(req);
 }
 
 /* One whose peer is always faster lets others have their turn. */

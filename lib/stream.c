@@ -19,6 +19,8 @@ enum {
 struct buffer *buffer_grow(struct buffer **buffer, size_t room)
 {
 	struct buffer *b = *buffer;
+	if (b && !b->head && b->room - b->tail >= room)
+		return b;
 	size_t held = b ? b->tail - b->head : 0;
 	if (b && b->head) {
 		memmove(b->data, b->data + b->head, held);
@@ -71,7 +73,7 @@ static void give_back(struct ss_server *server, struct buffer **buffer)
 		sys_free(b);
 }
 
-void stream_lend(struct ss_request *req)
+void stream_give_back(struct ss_request *req)
 {
 	if (!(req->server->flags & SS_LAYER_PARKS))
 		return;
