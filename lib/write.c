@@ -76,8 +76,16 @@ static int advance(struct iovec *iov, int count, size_t n)
 	return count - first;
 }
 
-/* The same of one buffer, of which `r` bytes have gone; < 0: what came of it.
- */
+/* The same, begun anew if the last step moved something. */
+static inline ssize_t push_next(struct ss_request *req, const struct iovec *iov,
+				int count, bool moved)
+{
+	if (moved && begin_moving(req) < 0)
+		return -ETIMEDOUT;
+	return push_some(req, iov, count);
+}
+
+/* One buffer, of which `r` bytes have gone; < 0: what came of it. */
 APART static int push_rest(struct ss_request *req, const char *buf, size_t n,
 			   ssize_t r, size_t *sent)
 {
@@ -89,10 +97,8 @@ APART static int push_rest(struct ss_request *req, const char *buf, size_t n,
 		n -= (size_t)r;
 		if (!n)
 			return 0;
-		if (r > 0 && begin_moving(req) < 0)
-			return -ETIMEDOUT;
 		struct iovec iov = { (void *)buf, n };
-		r = push_some(req, &iov, 1);
+		r = push_next(req, &iov, 1, r > 0);
 	}
 }
 
@@ -101,9 +107,7 @@ static inline int push_one(struct ss_request *req, const void *buf, size_t n,
 			   size_t *sent)
 {
 	struct iovec iov = { (void *)buf, n };
-	ssize_t r = -ETIMEDOUT;
-	if (begin_moving(req) >= 0)
-		r = push_some(req, &iov, 1);
+	ssize_t r = push_next(req, &iov, 1, true);
 	if (r != (ssize_t)n)
 		return push_rest(req, buf, n, r, sent);
 	*sent += n;
@@ -125,9 +129,7 @@ static int push_all(struct ss_request *req, const struct iovec *given,
 		count -= n;
 		n = advance(iov, n, 0);
 		while (n > 0) {
-			if (moved && begin_moving(req) < 0)
-				return -ETIMEDOUT;
-			ssize_t r = push_some(req, iov, n);
+			ssize_t r = push_next(req, iov, n, moved);
 			if (r < 0)
 				return (int)r;
 			moved = r > 0;

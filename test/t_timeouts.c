@@ -480,6 +480,58 @@ START_TEST(timeouts_of_the_total_bound_sleeping)
 }
 END_TEST
 
+static struct sys_table real;
+static int64_t its_clock;
+
+static int64_t tell_its_clock(void)
+{
+	return its_clock;
+}
+
+static ssize_t send_a_byte_in_an_hour(int fd, const void *buf, size_t n,
+				      int flags)
+{
+	(void)n;
+	its_clock += HOUR;
+	return real.send(fd, buf, 1, flags);
+}
+
+static int writes_two(struct ss_request *req)
+{
+	last.result = ss_write(req, "ab", 2);
+	last.kind = ss_request_timeout(req);
+	last.step = (int)ss_sent(req);
+	return 0;
+}
+
+/* Each part need not wait. */
+START_TEST(timeouts_of_the_total_end_what_is_written_in_parts)
+{
+	static const struct ss_handler handler = { .handle = writes_two,
+						   .speaks_first = true };
+	struct ss_config config = { .addresses = { "127.0.0.1:0" },
+				    .handler = &handler,
+				    .timeouts = { .total_ms = HOUR } };
+	char url[SS_ADDRESS_TEXT];
+	memset(&last, 0, sizeof(last));
+	its_clock = 1000000;
+	real = sys_table;
+	sys_table.now_ms = tell_its_clock;
+	sys_table.send = send_a_byte_in_an_hour;
+	struct ss_server *server = made(&config);
+	int fd = dial(ss_server_url(server, 0, url, sizeof(url)));
+	ck_assert_int_eq(ss_handle_request(server), 1);
+	sys_table = real;
+	expect_text(fd, "a");
+	expect_end(fd);
+	close(fd);
+	ck_assert_int_eq(ss_server_free(server), 0);
+	ck_assert_int_eq(last.result, -ETIMEDOUT);
+	ck_assert_int_eq(last.kind, SS_TIMEOUT_TOTAL);
+	ck_assert_int_eq(last.step, 1);
+}
+END_TEST
+
 /* ---- over sockets, under every model --------------------------------------*/
 
 static int combinations(void)
@@ -1003,6 +1055,8 @@ static void add_by_memory(Suite *suite)
 		       timeouts_of_the_handshake_hold_before_setup_alone);
 	tcase_add_test(tcase, timeouts_do_not_take_a_byte_that_is_there);
 	tcase_add_test(tcase, timeouts_of_the_total_bound_sleeping);
+	tcase_add_test(tcase,
+		       timeouts_of_the_total_end_what_is_written_in_parts);
 	tcase_add_test(tcase, timeouts_below_none_are_refused);
 }
 
