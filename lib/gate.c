@@ -39,7 +39,7 @@ bool ss_holding(const struct ss_server *server, unsigned reason)
 bool gate_open(const struct ss_server *server)
 {
 	unsigned holds = all_holds(server);
-	int order = server->worker ? worker_order(server) : SS_ORDER_SERVE;
+	int order = worker_order(server);
 	if (order == SS_ORDER_PAUSE || order == SS_ORDER_RETIRE)
 		return false;
 	if (holds && atomic_load(&server->slot->phase) != STOP_OPEN)

@@ -219,9 +219,10 @@ static void set_aside(struct fiber_loop *loop, struct ss_request *req,
 		    !has_input(loop->server, req, source, fresh);
 	if (wait && source->fd >= 0)
 		wait = ss_poller_want(loop->poller, source, POLLIN) == 0;
-	if (wait && ss_request_deadline(req) != SS_NONE)
-		wait = timers_arm(&loop->timers, &task->timer,
-				  ss_request_deadline(req), req) == 0;
+	int64_t deadline = wait ? ss_request_deadline(req) : SS_NONE;
+	if (deadline != SS_NONE)
+		wait = timers_arm(&loop->timers, &task->timer, deadline, req) ==
+		       0;
 	if (!wait) {
 		queue_start(loop, req);
 		return;

@@ -1,3 +1,4 @@
+/* Fibers that wait for a source: a list of notes on their stacks. */
 #include "waiter.h"
 
 #include "../sys.h"
