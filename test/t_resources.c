@@ -833,6 +833,86 @@ START_TEST(children_are_reaped_under_handle_request)
 }
 END_TEST
 
+/* ---- 11: one behind the other ---------------------------------------------*/
+
+#ifdef SS_LINUX
+static int endless(int epfd, struct epoll_event *events, int n, int ms)
+{
+	return real.epoll_wait(epfd, events, n, ms > 0 ? -1 : ms);
+}
+#else
+static int endless(struct pollfd *fds, nfds_t n, int ms)
+{
+	return real.poll(fds, n, ms > 0 ? -1 : ms);
+}
+#endif
+
+/* No wait of the loop ends by itself. */
+static void wait_for_events(void)
+{
+#ifdef SS_LINUX
+	sys_table.epoll_wait = endless;
+#else
+	sys_table.poll = endless;
+#endif
+}
+
+enum { BURST = 4 };
+
+/* Accepted at one go.  While the server sleeps, all but the first are told to
+ * end, which lives on. */
+static void burst(const struct node *node, int *fds)
+{
+	kill(node->pid, SIGSTOP);
+	for (int i = 0; i < BURST; i++)
+		fds[i] = dial(node->url);
+	kill(node->pid, SIGCONT);
+	pause_ms(100);
+	for (int i = 1; i < BURST; i++)
+		send_text(fds[i], "ok\n");
+	for (int i = 1; i < BURST; i++)
+		expect_end(fds[i]);
+}
+
+static void expect_one_left(struct node *node, const int *fds)
+{
+	eventually(children_of(node->pid) == 1);
+	send_text(fds[0], "ok\n");
+	expect_end(fds[0]);
+	for (int i = 0; i < BURST; i++)
+		close(fds[i]);
+	expect_reaped(node);
+	ck_assert_int_eq(node_stop(node), 0);
+}
+
+START_TEST(children_are_reaped_behind_an_older_one)
+{
+	int fds[BURST];
+	watch_children_by(_i);
+	struct ss_config config = forking();
+	struct node node;
+	node_start(&node, &config);
+	burst(&node, fds);
+	expect_one_left(&node, fds);
+}
+END_TEST
+
+/* Their age cannot be what frees it. */
+START_TEST(children_are_reaped_at_once_where_a_place_is_wanted)
+{
+	static const enum ss_full policies[] = { SS_FULL_WAIT, SS_FULL_QUEUE };
+	int fds[BURST];
+	wait_for_events();
+	struct ss_config config = forking();
+	config.max_active = BURST - 1;
+	config.full = policies[_i];
+	struct node node;
+	node_start(&node, &config);
+	burst(&node, fds);
+	expect_one_left(&node, fds);
+}
+END_TEST
+
 /* ---- 11: neither pidfd nor pipe
  * --------------------------------------------*/
 
@@ -946,6 +1026,11 @@ Suite *t_resources(void)
 			    DISPOSITIONS * WAYS);
 	tcase_add_loop_test(tcase, children_are_reaped_under_handle_request, 0,
 			    WAYS);
+	tcase_add_loop_test(tcase, children_are_reaped_behind_an_older_one, 0,
+			    WAYS);
+	tcase_add_loop_test(tcase,
+			    children_are_reaped_at_once_where_a_place_is_wanted,
+			    0, 2);
 	tcase_add_test(tcase, children_that_nothing_watches_are_reaped);
 	return suite;
 }

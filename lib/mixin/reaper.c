@@ -27,7 +27,7 @@ void reaper_fini(struct reaper *reaper)
 void reaper_after_fork(struct reaper *reaper)
 {
 	reaper->children = reaper->last = reaper->later = NULL;
-	reaper->unwatched = 0;
+	reaper->unwatched = reaper->count = 0;
 	reaper->forked = false;
 }
 
@@ -36,6 +36,7 @@ void reaper_after_fork(struct reaper *reaper)
 static void forget(struct ss_server *server, struct child *child)
 {
 	struct reaper *reaper = child->reaper;
+	reaper->count--;
 	if (child->watch.fd >= 0) {
 		ss_watch_remove(server, &child->watch);
 		sys_close(child->watch.fd);
@@ -129,6 +130,7 @@ void reaper_adopt(struct reaper *reaper, struct child *child, pid_t pid)
 	else
 		reaper->children = child;
 	reaper->last = child;
+	reaper->count++;
 }
 
 /* ---- watching -------------------------------------------------------------*/
@@ -171,10 +173,16 @@ void reaper_watch_later(struct ss_server *server, struct child *child,
 	ss_turn_at(server, 0);
 }
 
-/*
- * The oldest first, as far as they have ended or their time to be watched has
- * come.  Asked before its pid is opened: it is this child's, then.
- */
+/* Just asked: its pid is this child's. */
+static void watch_oldest(struct ss_server *server, struct reaper *reaper)
+{
+	struct child *child = reaper->later;
+	reaper->later = child->next;
+	watch(server, child, sys_pidfd_open(child->pid));
+}
+
+/* The oldest first, as far as they have ended or their time to be watched has
+ * come. */
 static void ask_later(struct ss_server *server, struct reaper *reaper,
 		      int64_t time)
 {
@@ -184,9 +192,15 @@ static void ask_later(struct ss_server *server, struct reaper *reaper,
 			continue;
 		if (time < child->watch_at)
 			return;
-		reaper->later = child->next;
-		watch(server, child, sys_pidfd_open(child->pid));
+		watch_oldest(server, reaper);
 	}
+}
+
+/* Whether a client or the server's end may wait for one of them to end. */
+static bool awaited(const struct ss_server *server, const struct reaper *reaper)
+{
+	int limit = ss_active_limit(server);
+	return (limit > 0 && reaper->count >= limit) || ss_holding(server, ~0u);
 }
 
 /* Without a fork since the last wait, the next one may be a long one. */
@@ -197,9 +211,12 @@ void reaper_waited(struct ss_server *server, struct reaper *reaper)
 	reaper_ask(server, reaper);
 	if (!reaper->later)
 		return;
-	ask_later(server, reaper, forked ? ss_now(server) : INT64_MAX);
+	ask_later(server, reaper,
+		  awaited(server, reaper) ? INT64_MAX : ss_now(server));
+	if (reaper->later && !forked)
+		watch_oldest(server, reaper);
 	if (reaper->later)
-		ss_turn_at(server, 0);
+		ss_turn_at(server, forked ? 0 : reaper->later->watch_at);
 }
 
 /* ---- asking ---------------------------------------------------------------*/

@@ -31,7 +31,7 @@ struct reaper {
 	pthread_mutex_t lock; /* a pid that is being reaped is not signalled */
 	struct child *children, *last;
 	struct child *later; /* and those after it: not watched yet */
-	int unwatched;
+	int count, unwatched;
 	bool pidfds; /* the kernel has them */
 	bool forked; /* since the last wait */
 };
@@ -48,7 +48,9 @@ void reaper_after_fork(struct reaper *reaper);
  * fork has failed; and where it has not: the child is ours from reaper_adopt
  * on, and its end is seen from reaper_watch on; or from reaper_watch_later on,
  * which needs reaper_waited: while one child is forked after the other, the
- * oldest are asked instead, and most have ended before the loop would sleep.
+ * oldest are asked instead; before the loop sleeps, the oldest is watched, and
+ * the others 20 ms after their fork, or at once where an end is waited for.
+ * Most have ended by then.
  */
 void reaper_prepare(const struct reaper *reaper, int pipe[2]);
 void reaper_in_child(int pipe[2]);
