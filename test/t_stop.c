@@ -1760,6 +1760,56 @@ START_TEST(orphans_that_block_are_forced)
 }
 END_TEST
 
+static atomic_bool *killed;
+
+static int kill_in_vain(pid_t pid, int signal)
+{
+	if (signal != SIGKILL)
+		return kill(pid, signal);
+	atomic_store(killed, true);
+	return 0;
+}
+
+static int compute(struct ss_request *req)
+{
+	int late = 0, r;
+	do {
+		bool over = atomic_load(killed);
+		r = ss_request_ending(req);
+		late += over && r != -ECANCELED;
+		pause_ms(1);
+	} while (r != -ECANCELED);
+	tape_note(&board->tape, "late %d", late);
+	return r;
+}
+
+static const struct ss_handler computer = {
+	.name = "computer",
+	.setup = greet,
+	.handle = compute,
+};
+
+/* It is told no later than the signal would have come. */
+START_TEST(who_is_not_killed_in_time_is_told)
+{
+	board_new();
+	killed = ss_shared_alloc(sizeof(*killed));
+	sys_table.kill = kill_in_vain;
+	struct ss_config config =
+		config_of(&models[FORKING], &transports[TCP], &computer);
+	config.drain_ms = 1;
+	struct node node;
+	node_start(&node, &config);
+	int fd = dial(node.url);
+	eventually(noted("begun"));
+	kill(node.pid, SIGTERM);
+	ck_assert_int_eq(node_wait(&node), 0);
+	ck_assert(atomic_load(killed));
+	ck_assert_msg(noted("late 0"), "%s", tape_text(&board->tape));
+	close(fd);
+}
+END_TEST
+
 /* ---- what a child holds ---------------------------------------------------*/
 
 struct holding {
@@ -2715,6 +2765,7 @@ static void add_children(Suite *suite)
 	tcase_add_test(tcase, orphans_see_end_of_file);
 	tcase_add_test(tcase, orphans_before_the_first_byte_see_end_of_file);
 	tcase_add_loop_test(tcase, orphans_that_block_are_forced, 0, 2);
+	tcase_add_test(tcase, who_is_not_killed_in_time_is_told);
 	tcase_add_test(tcase, orphaned_workers_give_up_their_address_at_once);
 	tcase_add_loop_test(
 		tcase, children_hold_what_they_serve_and_nothing_else, 0, 4);
